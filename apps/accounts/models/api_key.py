@@ -1,0 +1,46 @@
+"""API keys: stored as a digest, shown once."""
+
+from django.db import models
+from django.db.models import Q
+
+from apps.accounts.models.people import User
+from apps.common.clock import now
+from apps.common.models import TenantModel
+
+
+class APIKey(TenantModel):
+    """A program's credential.
+
+    What it may use: the grants made to the key itself and, with `inherits_owner`, whatever its owner may use and manage at
+    that moment; `scopes`, where given, narrow what it may manage.
+    """
+
+    name = models.CharField(max_length=120)
+    owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_keys")
+    prefix = models.CharField(max_length=8, unique=True, editable=False)
+    digest = models.BinaryField(max_length=32, unique=True, editable=False)
+    inherits_owner = models.BooleanField(default=False, help_text="Acts with everything its owner may do.")
+    scopes = models.JSONField(null=True, blank=True, help_text="Permissions it is narrowed to; empty = not narrowed.")
+    loopback_only = models.BooleanField(default=False, help_text="Accepted only from this machine.")
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_from = models.GenericIPAddressField(null=True, blank=True, editable=False)
+    last_used_client = models.CharField(max_length=120, blank=True, editable=False)
+
+    class Meta(TenantModel.Meta):
+        ordering = ("-created_at",)
+        verbose_name = "API key"
+        indexes = (models.Index(fields=("tenant", "revoked_at"), condition=Q(revoked_at__isnull=True), name="api_key_live"),)
+
+    def __str__(self) -> str:
+        return f"{self.name} (sy_{self.prefix}_…)"
+
+    @property
+    def state(self) -> str:
+        """Return `active`, `expired` or `revoked`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.expires_at is not None and self.expires_at <= now():
+            return "expired"
+        return "active"

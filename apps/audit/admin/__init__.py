@@ -1,0 +1,1 @@
+"""The log in words, for the console's pages."""

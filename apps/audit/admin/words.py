@@ -1,0 +1,175 @@
+"""The log in words: who, did what, to what, with what outcome, when."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.urls import NoReverseMatch, reverse
+
+from apps.audit.domain import EventFacts
+from apps.common.admin.format import microseconds
+
+CALL_STEPS = ("call.intent", "call.attempt")
+"""Rows of a call that its outcome sums up; a timeline leaves them out unless every row is asked for."""
+
+PAGES = {
+    "server": "servers_server",
+    "tool": "tools_tool",
+    "resource": "tools_resource",
+    "template": "tools_resourcetemplate",
+    "prompt": "tools_prompt",
+    "instructions": "tools_instructions",
+    "toolset": "tools_toolset",
+    "api_key": "accounts_apikey",
+    "user": "accounts_user",
+    "role": "accounts_role",
+    "tenant": "accounts_tenant",
+}
+"""Kinds of objects that have a page, and the admin's name for it."""
+
+NOUNS = {"api_key": "API key", "template": "resource template"}
+
+PHRASES = {
+    "call.intent": "is about to call",
+    "call.attempt": "tried",
+    "call.outcome": "called",
+    "call.refused": "was not let through to",
+    "auth.login": "signed in",
+    "auth.logout": "signed out",
+    "auth.login_failed": "failed to sign in",
+    "auth.refused": "was refused",
+    "access.refused": "was refused",
+    "auth.password_changed": "got a new password",
+    "credential.set": "stored a credential of the server",
+    "credential.deleted": "deleted a credential of the server",
+    "server.tested": "tested the connection to the server",
+    "server.state_changed": "noticed a new state of the server",
+    "server.discovered": "discovered the server",
+    "membership.added": "gave the role",
+    "membership.removed": "took away the role",
+    "audit.verified": "verified the audit log",
+}
+"""What an event type reads like; the rest is made of its two words."""
+
+
+FAILED = {"server.discovered": "could not discover the server", "server.tested": "could not connect to the server"}
+"""The same where it did not succeed."""
+
+DOORS = {
+    "admin": "in the console",
+    "rest": "by REST",
+    "cli": "on the command line",
+    "task": "in the background",
+    "start": "at the start",
+    "mcp": "",
+}
+"""How a door reads."""
+
+
+@dataclass(slots=True)
+class Changed:
+    """One field of a change."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(slots=True)
+class Told:
+    """One event as a sentence and what belongs to it."""
+
+    id: str
+    who: str
+    did: str
+    what: str
+    outcome: str
+    at: datetime
+    href: str
+    what_href: str = ""
+    more: str = ""
+    changes: list[Changed] = field(default_factory=list)
+    type: str = ""
+    row: EventFacts | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def tell(row: EventFacts) -> Told:
+    """Put an event into words."""
+    details = row.details or {}
+    kind, _, past = row.event_type.partition(".")
+    noun = NOUNS.get(kind, kind.replace("_", " "))
+    did = PHRASES.get(row.event_type) or f"{past.replace('_', ' ')} the {noun}"
+    if row.outcome not in (None, "ok"):
+        did = FAILED.get(row.event_type, did)
+    what = row.object or ""
+    if kind == "call":
+        what = f"{row.server} · {row.tool}" if row.server and row.tool else row.object or row.tool or row.action or ""
+    elif kind == "auth":
+        what = "" if row.object == row.actor else (row.object or "")
+    elif row.event_type == "access.refused":
+        did, what = (
+            f"was refused {row.action or 'access'} on",
+            row.object or NOUNS.get(row.object_kind or "", row.object_kind or "it"),
+        )
+    return Told(
+        id=row.event_id,
+        who="Switchyard" if row.actor_kind in (None, "system") else row.actor or "somebody unknown",
+        did=did,
+        what=what,
+        outcome=row.outcome or ("open" if row.event_type in CALL_STEPS else "ok"),
+        at=row.time,
+        href=reverse("admin:audit_auditevent_change", args=(row.event_id,)),
+        what_href=_page(row),
+        more=_more(row, details),
+        changes=list(_changes(details)),
+        type=row.event_type,
+        row=row,
+        details=details,
+    )
+
+
+def _page(row: EventFacts) -> str:
+    page = PAGES.get(row.object_kind or "")
+    if not page or not row.object_id or str(row.event_type).endswith((".deleted", ".registered_failed")):
+        return ""
+    try:
+        return reverse(f"admin:{page}_change", args=(row.object_id,))
+    except NoReverseMatch:
+        return ""
+
+
+def _more(row: EventFacts, details: dict[str, Any]) -> str:
+    parts = []
+    if row.error_type:
+        parts.append(row.error_type)
+    if reason := details.get("reason") or details.get("error") or details.get("message"):
+        parts.append(str(reason)[:300])
+    if rule := details.get("rule"):
+        parts.append(f"rule {rule}")
+    if row.duration_us is not None:
+        parts.append(microseconds(row.duration_us))
+    if row.agent:
+        parts.append(f"by {row.agent}")
+    if row.origin and not row.event_type.startswith("call."):
+        parts.append(DOORS.get(row.origin, row.origin))
+    return " · ".join(part for part in parts if part)
+
+
+def _changes(details: dict[str, Any]) -> Iterable[Changed]:
+    before, after = details.get("before"), details.get("after")
+    if isinstance(after, dict) and isinstance(before, dict):
+        for name in after:
+            if before.get(name) != after.get(name):
+                yield Changed(name, _short(before.get(name)), _short(after.get(name)))
+    elif after is not None and not isinstance(after, dict | list):
+        yield Changed("now", _short(before), _short(after))
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if value in (None, ""):
+        return "empty"
+    return text if len(text) <= 160 else text[:157] + "…"

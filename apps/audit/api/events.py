@@ -1,0 +1,82 @@
+"""The audit log in the API: search, one event, the story of a call, verification."""
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.utils.urls import replace_query_param
+from rest_framework.viewsets import ViewSet
+
+from apps.audit import selectors
+from apps.audit.api.serializers import EventPageOut, EventQuery, VerificationOut, WholeEventOut
+from apps.audit.services.verify import verify_log
+from apps.common.api.serializers import InputSerializer
+from apps.common.api.views import ScopedAPIView
+from apps.common.authorise import require
+from apps.common.context import current_scope
+from apps.common.errors import NotFound
+
+
+class VerifyIn(InputSerializer):
+    """How thoroughly."""
+
+    columns = serializers.BooleanField(required=False, help_text="Also compare the columns with the stored bytes.")
+
+
+class AuditEventsViewSet(ScopedAPIView, ViewSet):
+    """Events of the audit log, newest first."""
+
+    lookup_url_kwarg = "id"
+    lookup_field = "pk"
+    lookup_value_regex = "[^/]+"
+
+    def authorise(self, request: Request) -> None:
+        """Ask for `audit.read`; verification asks for more in its service."""
+        if self.action is None:
+            return
+        scope = current_scope()
+        require("audit.read", tenant_id=scope.tenant_id if scope else None, kind="audit")
+
+    def known_parameters(self) -> frozenset[str]:
+        """Return the filters of the list."""
+        return frozenset(EventQuery().fields) if self.action == "list" else frozenset()
+
+    @extend_schema(parameters=[EventQuery], responses=EventPageOut)
+    def list(self, request: Request) -> Response:
+        """Search the log."""
+        query = EventQuery(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        page = selectors.events(**query.validated_data)
+        following = page.next_cursor and replace_query_param(request.build_absolute_uri(), "cursor", page.next_cursor)
+        return Response(EventPageOut({"next": following, "results": page.events}).data)
+
+    @extend_schema(parameters=[OpenApiParameter("id", str, "path", description="`<writer>-<seq>`.")], responses=WholeEventOut)
+    def retrieve(self, request: Request, id: str) -> Response:
+        """Return one event with its details and its place in the chain."""
+        return Response(WholeEventOut(selectors.event(id)).data)
+
+    @extend_schema(
+        parameters=[OpenApiParameter("call_id", str, "path")],
+        responses=WholeEventOut(many=True),
+        operation_id="audit_call_story",
+    )
+    @action(detail=False, methods=["get"], url_path="calls/(?P<call_id>[0-9a-f-]{36})")
+    def calls(self, request: Request, call_id: str) -> Response:
+        """Return every event of one call, in the order in which they were written."""
+        return Response(WholeEventOut(selectors.call_story(call_id), many=True).data)
+
+    @extend_schema(request=VerifyIn, responses=VerificationOut)
+    @action(detail=False, methods=["post"])
+    def verify(self, request: Request) -> Response:
+        """Check every chain of the log now; names the first bad row. Superusers only."""
+        return Response(VerificationOut(verify_log(**VerifyIn(data=request.data).given())).data)
+
+    @extend_schema(responses=WholeEventOut, operation_id="audit_last_verification")
+    @action(detail=False, methods=["get"], url_path="last-verification")
+    def last_verification(self, request: Request) -> Response:
+        """Return the event of the last check; 404 when the log was never checked."""
+        found = selectors.last_verification()
+        if found is None:
+            raise NotFound("The log has never been checked.")
+        return Response(WholeEventOut(found).data)

@@ -1,0 +1,9 @@
+"""The routes of the audit log under `/api/v1/`."""
+
+from apps.audit.api.events import AuditEventsViewSet
+from apps.common.api.routers import ApiRouter
+
+
+def register(router: ApiRouter) -> None:
+    """Add the routes."""
+    router.register("audit-events", AuditEventsViewSet, "audit-event")

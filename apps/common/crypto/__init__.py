@@ -1,0 +1,1 @@
+"""Encryption at rest, sealed tokens, digests and signed assertions. No Django here."""

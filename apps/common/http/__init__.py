@@ -1,0 +1,7 @@
+"""Outgoing HTTP: one pooled client that dials checked addresses only. Pure asyncio; knows no Django."""
+
+from apps.common.http.addresses import NetworkPolicy, address_of_host
+from apps.common.http.check import check_url, check_url_sync
+from apps.common.http.client import HttpClient, HttpResponse, Limits
+
+__all__ = ("HttpClient", "HttpResponse", "Limits", "NetworkPolicy", "address_of_host", "check_url", "check_url_sync")

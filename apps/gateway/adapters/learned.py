@@ -1,0 +1,205 @@
+"""What the data plane learns, taken to the control plane by one thread: uses of keys, eras, states, processes, changed lists."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import psutil
+from django.db import close_old_connections
+
+from apps.accounts.services.api_keys import record_key_use
+from apps.common.context import SYSTEM, every_tenant
+from apps.common.errors import SwitchyardError
+from apps.gateway.plane.store import SnapshotStore
+from apps.servers.services import endpoints, processes
+from apps.tools.services.discovery import discover_server
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 1.0
+HEARTBEAT_SECONDS = 10.0
+DISCOVER_AGAIN_SECONDS = 1.0
+"""A server that announces more often than this is discovered this often."""
+STATE_SECONDS = 5.0
+QUEUE_LIMIT = 10_000
+DISCOVERIES_AT_ONCE = 2
+
+Order = Callable[[], None]
+
+
+class Learned:
+    """The `Facts` and `UpstreamEvents` of a data plane. Its methods return at once and may be called from any thread."""
+
+    def __init__(self, store: SnapshotStore, stats: Callable[[], dict[str, dict[str, Any]]] | None = None) -> None:
+        self._store = store
+        self.stats = stats
+        self._queue: queue.Queue[Order | None] = queue.Queue(QUEUE_LIMIT)
+        self._uses: dict[str, tuple[float, str, str]] = {}
+        self._changed: dict[str, float] = {}
+        self._seen: dict[str, tuple[str, str]] = {}
+        self._written: dict[str, tuple[str, float]] = {}
+        self._running: dict[str, tuple[str, int]] = {}
+        self._thread: threading.Thread | None = None
+        self._heartbeat_at = 0.0
+        self._discoveries = ThreadPoolExecutor(DISCOVERIES_AT_ONCE, thread_name_prefix="discover again")
+
+    # Facts
+
+    def key_used(self, key_id: str, address: str, client: str) -> None:
+        """Remember the last use of a key; written once a second."""
+        self._uses[key_id] = (time.time(), address, client)
+
+    def endpoint_state(self, endpoint_id: str, state: str, reason: str) -> None:
+        """Remember the state that a call found; written when it is news, at most every 5 s for one endpoint."""
+        self._seen[endpoint_id] = (state, reason)
+
+    # Facts and UpstreamEvents
+
+    def list_changed(self, server_id: str, kind: str) -> None:
+        """Discover a server again, soon."""
+        self._changed.setdefault(server_id, time.monotonic())
+
+    def era_found(self, endpoint_id: str, era: str, revisions: tuple[str, ...]) -> None:
+        """Remember an endpoint's era."""
+        self._put(lambda: _ignore(endpoints.remember_era(endpoint_id, era, revisions)))
+
+    # UpstreamEvents
+
+    def resource_updated(self, server_id: str, uri: str) -> None:
+        """Nothing subscribes to single resources through the gateway yet, so nobody has to be told."""
+
+    def process_started(self, endpoint_id: str, process_id: str, pid: int, restarts: int) -> None:
+        """Note that a process runs."""
+        self._running[process_id] = (endpoint_id, pid)
+        self._put(lambda: _ignore(processes.record_process(endpoint_id, process_id, pid=pid, restarts=restarts)))
+
+    def process_ended(self, endpoint_id: str, process_id: str, code: int | None, reason: str, stderr_tail: str) -> None:
+        """Note that a process ended; one that died leaves what it said last as the endpoint's state."""
+        self._running.pop(process_id, None)
+        self._put(lambda: processes.forget_process(process_id))
+        if reason == "died":
+            from apps.common.redaction import redact
+
+            said = str(redact(stderr_tail.strip()[-300:]))
+            self.endpoint_state(endpoint_id, "unhealthy", f"The process ended with code {code}. {said}".strip())
+
+    def server_of_process(self, process_id: str) -> str | None:
+        """Return the server whose process this is, if it runs here."""
+        known = self._running.get(process_id)
+        if known is None:
+            return None
+        for server_id, entry in self._store.current.servers.items():
+            if any(one.id == known[0] for one in entry.facts.endpoints):
+                return server_id
+        return None
+
+    # Life
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="learned facts", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 3.0) -> None:
+        """Write what is left and end."""
+        if self._thread is not None:
+            self._put(None)
+            self._thread.join(timeout)
+            self._discoveries.shutdown(wait=False, cancel_futures=True)
+
+    def _put(self, order: Order | None) -> None:
+        try:
+            self._queue.put_nowait(order)
+        except queue.Full:
+            logger.warning("more was learned than could be written; something was dropped")
+
+    def _run(self) -> None:
+        with every_tenant(SYSTEM):
+            running = True
+            while running:
+                running = self._turn()
+            self._quietly(lambda: _ignore(processes.forget_worker()))
+            close_old_connections()
+
+    def _turn(self) -> bool:
+        try:
+            order = self._queue.get(timeout=FLUSH_SECONDS)
+        except queue.Empty:
+            pass
+        else:
+            if order is None:
+                self._flush()
+                return False
+            self._quietly(order)
+            if not self._queue.empty():
+                return True
+        self._flush()
+        return True
+
+    def _flush(self) -> None:
+        if self._uses:
+            uses, self._uses = self._uses, {}
+            rows = [(key, datetime.fromtimestamp(at, UTC), address, client) for key, (at, address, client) in uses.items()]
+            self._quietly(lambda: record_key_use(rows))
+        now = time.monotonic()
+        for server_id, since in list(self._changed.items()):
+            if now - since >= DISCOVER_AGAIN_SECONDS / 2:
+                del self._changed[server_id]
+                # Here and not in a worker: only this process has the connection that announced the change.
+                self._discoveries.submit(self._quietly, partial(_discover_again, server_id))
+        for endpoint_id, (state, reason) in list(self._seen.items()):
+            before, at = self._written.get(endpoint_id, ("", 0.0))
+            if state != before and now - at >= STATE_SECONDS:
+                self._written[endpoint_id] = (state, now)
+                self._quietly(partial(_note_state, endpoint_id, state, reason))
+        if now - self._heartbeat_at >= HEARTBEAT_SECONDS:
+            self._heartbeat_at = now
+            self._quietly(self._heartbeat)
+        close_old_connections()
+
+    def _heartbeat(self) -> None:
+        by_pid = {one.get("pid"): one for one in (self.stats() if self.stats else {}).values()}
+        uses = []
+        for process_id, (_, pid) in list(self._running.items()):
+            figures = by_pid.get(pid, {})
+            uses.append(processes.ProcessUse(process_id, figures.get("in_flight", 0), figures.get("calls", 0), _memory(pid)))
+        processes.touch_processes(uses)
+
+    def _quietly(self, order: Order) -> None:
+        try:
+            order()
+        except Exception as error:  # noqa: BLE001 - what was learned is a help, not a promise: the next time it is learned again
+            logger.warning("something learned could not be written: %s", type(error).__name__)
+
+
+def _discover_again(server_id: str) -> None:
+    """Discover a server; one that is gone, paused or being discovered is left alone (then it is discovered once more)."""
+    try:
+        with every_tenant(SYSTEM):
+            discover_server(server_id)
+    except SwitchyardError:
+        return
+    finally:
+        close_old_connections()
+
+
+def _memory(pid: int) -> int:
+    try:
+        main = psutil.Process(pid)
+        return int(sum(one.memory_info().rss for one in (main, *main.children(recursive=True))))
+    except psutil.Error:
+        return 0
+
+
+def _note_state(endpoint_id: str, state: str, reason: str) -> None:
+    endpoints.set_endpoint_state(endpoint_id, state, reason)
+
+
+def _ignore(_: object) -> None:
+    return None

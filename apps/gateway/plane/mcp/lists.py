@@ -1,0 +1,98 @@
+"""Lists and self-description: answered from the snapshot alone, so they also work with the database down."""
+
+from typing import Any
+
+from apps.gateway.plane.call import Json
+from apps.gateway.plane.config import PlaneConfig
+from apps.gateway.plane.jsonrpc import dumps
+from apps.gateway.plane.mcp.revisions import LEGACY, META_SERVER, MODERN
+from apps.gateway.plane.snapshot import Caller, Snapshot
+from apps.gateway.plane.views import Target, page, visible
+
+LISTS = {
+    "tools/list": ("tool", b"tools"),
+    "resources/list": ("resource", b"resources"),
+    "resources/templates/list": ("template", b"resourceTemplates"),
+    "prompts/list": ("prompt", b"prompts"),
+}
+
+
+class Lists:
+    """Answers what a toolset is and what is in it, for one caller."""
+
+    def __init__(self, config: PlaneConfig) -> None:
+        self._config = config
+
+    def server_info(self, target: Target) -> Json:
+        """Return `serverInfo`: the server's own words where a toolset is one server, else ours."""
+        if target.server is not None and target.server.facts.server_info.get("name"):
+            return target.server.facts.server_info
+        return {"name": target.slug or "switchyard", "title": target.title or "Switchyard", "version": self._config.version}
+
+    def capabilities(self, snapshot: Snapshot, target: Target, *, modern: bool) -> Json:
+        """Return what can be asked for here: the union of what the servers behind it offer, as far as it is carried."""
+        found: Json = {}
+        for server in target.servers(snapshot):
+            offered = server.facts.capabilities
+            for name in ("tools", "resources", "prompts"):
+                if name in offered or any(server.own[kind] for kind in _KINDS_OF[name]):
+                    found.setdefault(name, {"listChanged": True})
+            for name in ("completions", "logging"):
+                if name in offered:
+                    found.setdefault(name, {})
+        if not found or (target.server is None and "tools" not in found):
+            found["tools"] = {"listChanged": True}
+        if modern:
+            extensions = target.server.facts.capabilities.get("extensions") if target.server is not None else None
+            if isinstance(extensions, dict):
+                kept = {name: value for name, value in extensions.items() if name not in _NOT_CARRIED}
+                if kept:
+                    found["extensions"] = kept
+        return found
+
+    def initialize(self, snapshot: Snapshot, target: Target, revision: str) -> bytes:
+        """Return the result of `initialize`."""
+        result: Json = {
+            "protocolVersion": revision,
+            "capabilities": self.capabilities(snapshot, target, modern=False),
+            "serverInfo": self.server_info(target),
+        }
+        if target.instructions:
+            result["instructions"] = target.instructions
+        return dumps(result)
+
+    def discover(self, snapshot: Snapshot, target: Target) -> bytes:
+        """Return the result of `server/discover`."""
+        result: Json = {
+            "resultType": "complete",
+            "supportedVersions": [MODERN, *LEGACY],
+            "capabilities": self.capabilities(snapshot, target, modern=True),
+            "ttlMs": self._config.list_ttl_ms,
+            "cacheScope": "private",
+            "_meta": {META_SERVER: self.server_info(target)},
+        }
+        if target.instructions:
+            result["instructions"] = target.instructions
+        return dumps(result)
+
+    def list(
+        self, snapshot: Snapshot, caller: Caller, target: Target, method: str, params: Any, *, modern: bool
+    ) -> tuple[bytes, int, int]:
+        """Return (the result, items on this page, items in all). Raises ValidationFailed for a foreign cursor."""
+        kind, member = LISTS[method]
+        items = visible(snapshot, caller, target, kind)
+        cursor = params.get("cursor") if isinstance(params, dict) else None
+        taken, following = page(items, cursor)
+        parts = [b'{"', member, b'":[', b",".join(item.listing for item in taken), b"]"]
+        if following is not None:
+            parts += [b',"nextCursor":', dumps(following)]
+        if modern:
+            parts.append(b',"resultType":"complete","ttlMs":%d,"cacheScope":"private"' % self._config.list_ttl_ms)
+            parts += [b',"_meta":', dumps({META_SERVER: self.server_info(target)})]
+        parts.append(b"}")
+        return b"".join(parts), len(taken), len(items)
+
+
+_KINDS_OF = {"tools": ("tool",), "resources": ("resource", "template"), "prompts": ("prompt",)}
+_NOT_CARRIED = frozenset({"io.modelcontextprotocol/tasks"})
+"""Extensions that need more of a gateway than relaying results; announcing one that is not carried would be untrue."""

@@ -1,0 +1,279 @@
+"""A call's way: authorise → hooks → limit → record the intent → upstream → hooks → record the outcome → answer."""
+
+import asyncio
+from typing import Any
+
+from apps.common.errors import (
+    AuditUnavailable,
+    NotFound,
+    Overloaded,
+    Paused,
+    SwitchyardError,
+    UpstreamDied,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamTooLarge,
+    UpstreamUnauthenticated,
+    UpstreamUnavailable,
+    ValidationFailed,
+)
+from apps.gateway.plane.call import Answer, Call, Json
+from apps.gateway.plane.config import PlaneConfig
+from apps.gateway.plane.jsonrpc import RESOURCE_NOT_FOUND_LEGACY, dumps, error_of
+from apps.gateway.plane.log import log_defect
+from apps.gateway.plane.mcp.bridge import Bridge
+from apps.gateway.plane.mcp.params import annotated, check_param_headers
+from apps.gateway.plane.ports import AssertionSigner, Facts
+from apps.gateway.plane.recorder import Recorder
+from apps.gateway.plane.schemas import SchemaGate
+from apps.gateway.plane.upstreams import UpstreamPool, best_endpoint
+from apps.gateway.plane.views import find_named, find_resource, paused
+from apps.plugins.hooks import HookCall, Hooks
+from apps.servers.transports.base import UpstreamAnswer, UpstreamRequest
+
+EFFECT_FREE = "read-only"
+_STATES: dict[type[UpstreamError], str] = {
+    UpstreamUnavailable: "unhealthy",
+    UpstreamDied: "unhealthy",
+    UpstreamTimeout: "degraded",
+    UpstreamProtocolError: "degraded",
+    UpstreamTooLarge: "degraded",
+    UpstreamUnauthenticated: "unauthenticated",
+}
+"""What a failed call says about the endpoint."""
+
+
+class Pipeline:
+    """Runs calls. Everything it needs is given to it; it keeps only counters."""
+
+    def __init__(
+        self,
+        config: PlaneConfig,
+        recorder: Recorder,
+        upstreams: UpstreamPool,
+        bridge: Bridge,
+        hooks: Hooks,
+        signer: AssertionSigner,
+        facts: Facts,
+    ) -> None:
+        self._config = config
+        self._recorder = recorder
+        self._upstreams = upstreams
+        self._bridge = bridge
+        self._hooks = hooks
+        self._signer = signer
+        self._facts = facts
+        self._schemas = SchemaGate()
+        self.in_flight: dict[str, int] = {}
+        self.total_in_flight = 0
+
+    async def run(self, call: Call) -> Answer:
+        """Run a call to its answer. Raises asyncio.CancelledError, after its outcome is noted, and nothing else."""
+        try:
+            hook_call = await self._prepare(call)
+        except AuditUnavailable as error:
+            return failure(error, call)
+        except SwitchyardError as error:
+            return await self._refuse(call, error)
+        assert call.server is not None
+        server_id = call.server.facts.id
+        running = self.in_flight.get(server_id, 0)
+        if running >= call.server.facts.max_concurrency or self.total_in_flight >= self._config.max_in_flight:
+            return await self._refuse(
+                call,
+                Overloaded(
+                    f"{call.server.facts.slug} already has {running} calls in flight. Try again shortly.", retry_after=1
+                ),
+            )
+        self.in_flight[server_id] = running + 1
+        self.total_in_flight += 1
+        try:
+            return await self._carry_out(call, hook_call)
+        finally:
+            self.in_flight[server_id] -= 1
+            self.total_in_flight -= 1
+
+    async def _prepare(self, call: Call) -> HookCall | None:
+        """Find what is called, ask the policy, run the before hooks and ask again where they changed something."""
+        self._resolve(call)
+        call.step("authorise")
+        if not self._hooks.before and not self._hooks.after:
+            return None
+        assert call.server is not None
+        arguments = call.params.get("arguments")
+        hook_call = HookCall(
+            tenant_id=call.target.tenant_id,
+            principal_id=call.caller.principal.id,
+            principal=call.caller.principal.label,
+            server=call.server.facts.slug,
+            method=call.method,
+            name=call.name,
+            arguments=arguments if isinstance(arguments, dict) else {},
+            call_id=call.call_id,
+        )
+        before = (hook_call.name, dumps(hook_call.arguments))
+        await self._hooks.run_before(hook_call)
+        if (hook_call.name, dumps(hook_call.arguments)) != before:
+            call.params = {**call.params, "arguments": hook_call.arguments}
+            if call.method in ("tools/call", "prompts/get"):
+                call.params["name"] = hook_call.name
+            self._resolve(call)
+        call.step("hooks")
+        return hook_call
+
+    def _resolve(self, call: Call) -> None:
+        """Set name, item, server and rule. Raises NotFound, PermissionDenied, ValidationFailed, Paused."""
+        params, snapshot = call.params, call.snapshot
+        if call.method == "tools/call":
+            call.name = _text(params, "name")
+            arguments = params.get("arguments", {})
+            if not isinstance(arguments, dict):
+                raise ValidationFailed("params.arguments must be an object.")
+            call.item, decision = find_named(snapshot, call.caller, call.target, "tool", call.name)
+            if call.modern and call.origin == "mcp" and annotated(call.item):
+                check_param_headers(call.item, arguments, call.param_headers)
+            self._schemas.check(call.item.facts.digest, call.item.facts.definition, arguments)
+        elif call.method == "prompts/get":
+            call.name = _text(params, "name")
+            call.item, decision = find_named(snapshot, call.caller, call.target, "prompt", call.name)
+        elif call.method == "resources/read":
+            call.name = _text(params, "uri")
+            call.server, call.item, decision = find_resource(snapshot, call.caller, call.target, call.name)
+        else:
+            decision = self._resolve_completion(call)
+        call.rule = decision.rule
+        if call.item is not None:
+            call.server = snapshot.servers[call.item.facts.server_id]
+        assert call.server is not None
+        if call.server.facts.paused:
+            raise Paused(f"The server {call.server.facts.slug} is paused by an operator.", server=call.server.facts.slug)
+        if paused(call.target):
+            raise Paused(f"The toolset {call.target.slug} is paused by an operator.", toolset=call.target.slug)
+
+    def _resolve_completion(self, call: Call) -> Any:
+        reference = call.params.get("ref")
+        if not isinstance(reference, dict) or not isinstance(call.params.get("argument"), dict):
+            raise ValidationFailed("params.ref and params.argument must be objects.")
+        if reference.get("type") == "ref/prompt":
+            call.name = _text(reference, "name")
+            call.item, decision = find_named(call.snapshot, call.caller, call.target, "prompt", call.name)
+            return decision
+        if reference.get("type") == "ref/resource":
+            call.name = _text(reference, "uri")
+            call.server, call.item, decision = find_resource(call.snapshot, call.caller, call.target, call.name)
+            return decision
+        raise ValidationFailed("params.ref.type must be ref/prompt or ref/resource.")
+
+    async def _refuse(self, call: Call, error: SwitchyardError) -> Answer:
+        rule = str(error.extra.get("rule", error.slug))
+        try:
+            server = error.extra.get("server")
+            await self._recorder.refused(call, error.slug, rule, error.detail, server if isinstance(server, str) else None)
+        except AuditUnavailable as unavailable:
+            return failure(unavailable, call)
+        return failure(error, call)
+
+    async def _carry_out(self, call: Call, hook_call: HookCall | None) -> Answer:
+        call.step("limit")
+        effects = call.method == "tools/call" and (call.item is None or call.item.facts.effects != EFFECT_FREE)
+        request: UpstreamRequest | None = None
+        try:
+            request = self._bridge.request(call)
+            if effects:
+                await self._recorder.intent(call)
+                call.step("intent")
+            answer = await self._send(call, request)
+            call.step("upstream")
+            result, code, message, data = self._bridge.answer(call, answer)
+            if result is not None and hook_call is not None:
+                result = await self._hooks.run_after(hook_call, result)
+        except asyncio.CancelledError:
+            self._recorder.settle(call, "cancelled", alone=not effects)
+            raise
+        except AuditUnavailable as error:
+            return failure(error, call)
+        except UpstreamError as error:
+            return await self._failed(call, error, request, alone=not effects)
+        except SwitchyardError as error:
+            return await self._failed(call, error, request, alone=not effects)
+        except Exception as error:  # noqa: BLE001 - an intent must not stay without an outcome, whatever broke
+            log_defect("call", error, call_id=call.call_id)
+            return await self._failed(
+                call, UpstreamProtocolError("The call broke inside the gateway."), request, alone=not effects
+            )
+        return await self._answered(call, result, code, message, data, alone=not effects)
+
+    async def _answered(self, call: Call, result: Json | None, code: int, message: str, data: Any, *, alone: bool) -> Answer:
+        if result is not None:
+            raw = dumps(result)
+            outcome = "error" if result.get("isError") is True else "ok"
+            error_type = "tool-error" if outcome == "error" else None
+            reply = Answer(result=result, raw=raw)
+        else:
+            raw = dumps({"code": code, "message": message, "data": data})
+            outcome, error_type = "error", f"jsonrpc{code}"
+            reply = Answer(code=code, message=message, data=data)
+        try:
+            await self._recorder.outcome(call, outcome, error_type=error_type, raw=raw, result=result, alone=alone)
+        except AuditUnavailable as error:
+            return failure(error, call)
+        call.step("outcome")
+        return reply
+
+    async def _send(self, call: Call, request: UpstreamRequest) -> UpstreamAnswer:
+        assert call.server is not None
+        facts = call.server.facts
+        if facts.builtin:
+            token = self._signer.sign(
+                tenant=call.target.tenant_id,
+                principal=f"{call.caller.principal.kind}:{call.caller.principal.id}",
+                toolset=call.target.slug,
+                call_id=call.call_id,
+                audience=facts.slug,
+            )
+            request.params["_meta"] = {**request.params.get("_meta", {}), "switchyard/assertion": token}
+        upstream = await self._upstreams.get(facts)
+        endpoint_id = facts.endpoints[0].id if len(facts.endpoints) == 1 else best_endpoint(facts).id
+        try:
+            answer = await upstream.call(request)
+        except UpstreamError as error:
+            state = _STATES.get(type(error))
+            if state is not None:
+                self._facts.endpoint_state(endpoint_id, state, error.detail[:300])
+            raise
+        self._facts.endpoint_state(endpoint_id, "healthy", "It answered a call.")
+        return answer
+
+    async def _failed(self, call: Call, error: SwitchyardError, request: UpstreamRequest | None, *, alone: bool) -> Answer:
+        sent = request is not None and request.sent
+        # Whether it took effect is not known once bytes have left and no answer came back.
+        unknown = isinstance(error, UpstreamError) and sent and not isinstance(error, UpstreamProtocolError)
+        details: Json = {"error": error.detail[:500], "sent": sent}
+        if unknown:
+            details["effect"] = "unknown"
+        outcome = "failed" if isinstance(error, UpstreamError) else "refused"
+        try:
+            await self._recorder.outcome(call, outcome, error_type=error.slug, details=details, alone=alone)
+        except AuditUnavailable as unavailable:
+            return failure(unavailable, call)
+        return failure(error, call)
+
+
+def failure(error: SwitchyardError, call: Call) -> Answer:
+    """Return one of our errors as the answer, in the caller's era."""
+    server = {"server": call.server.facts.slug} if call.server is not None and "server" not in error.extra else {}
+    code, message, data = error_of(error, call_id=call.call_id, **server)
+    if isinstance(error, NotFound) and call.method == "resources/read" and not call.modern:
+        code = RESOURCE_NOT_FOUND_LEGACY
+    status = error.status if isinstance(error, (AuditUnavailable, Overloaded)) else 200
+    return Answer(code=code, message=message, data=data, status=status)
+
+
+def _text(params: Json, key: str) -> str:
+    value = params.get(key)
+    if not isinstance(value, str) or not value:
+        raise ValidationFailed(f"params.{key} must be a string that is not empty.")
+    if len(value) > 8192:
+        raise ValidationFailed(f"params.{key} has more than 8,192 characters.")
+    return value

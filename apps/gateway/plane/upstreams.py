@@ -1,0 +1,131 @@
+"""The live ways to servers: opened when first needed, shared by all callers, closed when the registry says so."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from apps.common.errors import NotReady, UpstreamUnavailable
+from apps.gateway.plane.ports import Facts, Vault
+from apps.gateway.plane.snapshot import Snapshot
+from apps.servers.domain import EndpointFacts, ServerFacts
+from apps.servers.transports.base import Upstream, UpstreamEvents, UpstreamFactory
+
+
+class _Slot:
+    __slots__ = ("endpoint_id", "facts", "listener", "upstream")
+
+    def __init__(self, facts: ServerFacts, endpoint_id: str, upstream: Upstream) -> None:
+        self.facts = facts
+        self.endpoint_id = endpoint_id
+        self.upstream = upstream
+        self.listener: asyncio.Task[None] | None = None
+
+
+class UpstreamPool:
+    """One upstream per server and process."""
+
+    def __init__(self, factory: UpstreamFactory, vault: Vault, events: UpstreamEvents, facts: Facts) -> None:
+        self._factory = factory
+        self._vault = vault
+        self._events = events
+        self._facts = facts
+        self._slots: dict[str, _Slot] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def get(self, facts: ServerFacts) -> Upstream:
+        """Return the upstream of a server. Raises UpstreamUnavailable, NotReady."""
+        slot = self._slots.get(facts.id)
+        if slot is not None and slot.facts is facts:
+            return slot.upstream
+        if self._closed:
+            raise NotReady("Switchyard is stopping.")
+        if slot is not None and slot.facts.version == facts.version:
+            slot.facts = facts
+            return slot.upstream
+        async with self._opening.setdefault(facts.id, asyncio.Lock()):
+            slot = self._slots.get(facts.id)
+            if slot is not None and slot.facts.version == facts.version:
+                return slot.upstream
+            endpoint = best_endpoint(facts)
+            secrets = await self._vault.secrets(facts.id)
+            if slot is not None:
+                self._retire(facts.id)
+            upstream = self._factory(facts, endpoint, secrets, self._events)
+            self._slots[facts.id] = _Slot(facts, endpoint.id, upstream)
+            return upstream
+
+    def opened(self, server_id: str, version: int) -> tuple[str, Upstream] | None:
+        """Return the endpoint's id and the upstream that is open to this version of a server, if any."""
+        slot = self._slots.get(server_id)
+        if slot is None or slot.facts.version != version:
+            return None
+        return slot.endpoint_id, slot.upstream
+
+    async def follow(self, facts: ServerFacts) -> None:
+        """Listen to what a server announces, if nobody in this process does yet."""
+        try:
+            await self.get(facts)
+        except (UpstreamUnavailable, NotReady):
+            return
+        slot = self._slots.get(facts.id)
+        if slot is not None and (slot.listener is None or slot.listener.done()):
+            slot.listener = asyncio.create_task(self._listen(slot), name=f"listen {facts.slug}")
+
+    async def _listen(self, slot: _Slot) -> None:
+        with contextlib.suppress(Exception):  # the transport reports what is wrong through its events; a listener has no caller
+            await slot.upstream.listen()
+
+    def prune(self, snapshot: Snapshot) -> None:
+        """Give up the upstreams of servers that are gone, paused or reached differently now."""
+        for server_id, slot in list(self._slots.items()):
+            entry = snapshot.servers.get(server_id)
+            if entry is None or entry.facts.paused or entry.facts.version != slot.facts.version:
+                self._retire(server_id)
+
+    def _retire(self, server_id: str) -> None:
+        slot = self._slots.pop(server_id)
+        task = asyncio.create_task(self._close(slot))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(self, slot: _Slot, grace: float = 5.0) -> None:
+        """Let what is in flight finish, for a while, then close."""
+        deadline = asyncio.get_running_loop().time() + grace
+        while slot.upstream.stats().get("in_flight") and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        if slot.listener is not None:
+            slot.listener.cancel()
+        with contextlib.suppress(Exception):  # closing must go on with the next one
+            await slot.upstream.aclose()
+
+    async def kill(self, server_id: str) -> None:
+        """End a server's process or session now; the next call opens a new one."""
+        slot = self._slots.pop(server_id, None)
+        if slot is not None:
+            if slot.listener is not None:
+                slot.listener.cancel()
+            await slot.upstream.aclose("killed")
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Return each open upstream's figures by server id."""
+        return {server_id: slot.upstream.stats() for server_id, slot in self._slots.items()}
+
+    async def aclose(self) -> None:
+        """Close everything."""
+        self._closed = True
+        for server_id in list(self._slots):
+            slot = self._slots.pop(server_id)
+            task = asyncio.create_task(self._close(slot, grace=2.0))
+            self._closing.add(task)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=6.0)
+
+
+def best_endpoint(facts: ServerFacts) -> EndpointFacts:
+    """Return the endpoint to use. Raises UpstreamUnavailable when the server has none."""
+    if not facts.endpoints:
+        raise UpstreamUnavailable(f"The server {facts.slug} has no endpoint. Register its address or command again.")
+    order = {"healthy": 0, "unknown": 1, "degraded": 2}
+    return min(facts.endpoints, key=lambda one: order.get(one.state, 3))

@@ -1,0 +1,7 @@
+"""MCP servers, where they are reached, with what credentials, and the processes that run for them."""
+
+from apps.servers.models.credential import Credential
+from apps.servers.models.endpoint import Endpoint, UpstreamProcess
+from apps.servers.models.server import Server
+
+__all__ = ("Credential", "Endpoint", "Server", "UpstreamProcess")

@@ -1,0 +1,72 @@
+"""What was observed of endpoints: their state and the era they speak. The observer is the product, whoever's call it was."""
+
+from collections.abc import Sequence
+
+from apps.common.clock import now
+from apps.common.context import SYSTEM, every_tenant
+from apps.common.errors import ValidationFailed
+from apps.common.events import ControlEvent
+from apps.common.outbox import audit, changed, unit_of_work
+from apps.servers.models import Endpoint
+
+ERAS = ("", "modern", "legacy", "dual")
+_OBSERVED = frozenset(Endpoint.State.values) - {Endpoint.State.PAUSED}
+
+
+def set_endpoint_state(endpoint_id: object, state: str, reason: str = "") -> bool:
+    """Note the state of an endpoint; tells whether that was news. An endpoint that is gone is no news.
+
+    Nothing is written while the state stays the same (the reason of the first failure stays). `paused` is an operator's word, not an
+    observation: raises ValidationFailed for it and for unknown states.
+    """
+    if state not in _OBSERVED:
+        raise ValidationFailed(f"{state} is not a state that is observed.", errors={"state": [f"One of {sorted(_OBSERVED)}."]})
+    with every_tenant(actor=SYSTEM):
+        if not Endpoint.objects.filter(pk=endpoint_id).exclude(state=state).exists():
+            return False
+        with unit_of_work():
+            row = Endpoint.objects.select_for_update(of=("self",)).select_related("server").filter(pk=endpoint_id).first()
+            if row is None or row.state == state:
+                return False
+            before = row.state
+            row.state, row.state_reason, row.state_since = state, reason[:500], now()
+            row.save(update_fields=["state", "state_reason", "state_since", "updated_at"])
+            audit(
+                ControlEvent(
+                    event_type="server.state_changed",
+                    action="server.write",
+                    object_kind="server",
+                    object_id=str(row.server_id),
+                    object_label=row.server.slug,
+                    tenant_id=str(row.tenant_id),
+                    server=row.server.slug,
+                    details={"endpoint": str(row.pk), "before": before, "after": state, "reason": row.state_reason},
+                )
+            )
+            changed("server", row.server_id, tenant_id=row.tenant_id)
+    return True
+
+
+def remember_era(endpoint_id: object, era: str, revisions: Sequence[str]) -> bool:
+    """Keep the era an endpoint was found to speak, and its revisions, newest first; tells whether that was news."""
+    if era not in ERAS:
+        raise ValidationFailed(f"{era} is not an era.", errors={"era": ["One of modern, legacy, dual."]})
+    with every_tenant(actor=SYSTEM):
+        row = Endpoint.objects.select_related("server").filter(pk=endpoint_id).first()
+        if row is None or _known(row, era, revisions):
+            return False
+        with unit_of_work():
+            row = Endpoint.objects.select_for_update().select_related("server").filter(pk=endpoint_id).first()
+            if row is None or _known(row, era, revisions):
+                return False
+            row.era, row.last_seen_at = era, now()
+            row.save(update_fields=["era", "last_seen_at", "updated_at"])
+            if revisions and list(revisions) != row.server.revisions:
+                row.server.revisions = list(revisions)
+                row.server.save(update_fields=["revisions", "updated_at"])
+            changed("server", row.server_id, tenant_id=row.tenant_id)
+    return True
+
+
+def _known(row: Endpoint, era: str, revisions: Sequence[str]) -> bool:
+    return row.era == era and (not revisions or list(revisions) == row.server.revisions)

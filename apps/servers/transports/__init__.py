@@ -1,0 +1,40 @@
+"""Ways to MCP servers: Streamable HTTP, HTTP+SSE and stdio, in both eras, behind one interface."""
+
+from apps.common.http import HttpClient, NetworkPolicy
+from apps.servers.domain import EndpointFacts, Secrets, ServerFacts
+from apps.servers.transports.base import Json, Upstream, UpstreamEvents
+from apps.servers.transports.discovery import discover
+from apps.servers.transports.http import HttpUpstream
+from apps.servers.transports.sse import SseUpstream
+from apps.servers.transports.stdio import StdioUpstream
+
+__all__ = ("discover", "open_upstream")
+
+
+def open_upstream(
+    server: ServerFacts,
+    endpoint: EndpointFacts,
+    secrets: Secrets,
+    events: UpstreamEvents,
+    *,
+    http: HttpClient | None = None,
+    policy: NetworkPolicy | None = None,
+    capabilities: Json | None = None,
+    startup_seconds: float = 30.0,
+) -> Upstream:
+    """Return an upstream for one endpoint; nothing is connected or started yet. To be called on the loop that uses it.
+
+    `http` is the process's shared client; without it the upstream has one of its own under `policy` (public addresses
+    only by default) and closes it. `capabilities` are declared in the initialize handshake (none by default: then
+    servers do not ask for sampling, elicitation or roots). `startup_seconds` bounds the start of a stdio process.
+    Raises AddressRefused for a URL that is never connected to, ValueError for an unknown transport.
+    """
+    declared = capabilities or {}
+    if server.transport == "stdio":
+        return StdioUpstream(server, endpoint, secrets, events, capabilities=declared, startup_seconds=startup_seconds)
+    if server.transport not in {"http", "sse"}:
+        raise ValueError(f"There is no transport {server.transport!r}.")
+    client = http or HttpClient(policy or NetworkPolicy())
+    if server.transport == "sse":
+        return SseUpstream(server, endpoint, secrets, events, client, owns_http=http is None, capabilities=declared)
+    return HttpUpstream(server, endpoint, secrets, events, client, owns_http=http is None, capabilities=declared)

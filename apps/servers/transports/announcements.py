@@ -1,0 +1,55 @@
+"""What servers announce beside their answers, handed to the gateway's events; and the pause between two attempts."""
+
+import random
+from typing import Any
+
+from apps.servers.transports.base import UpstreamEvents
+from apps.servers.transports.wire import LIST_KINDS
+
+
+class Announcements:
+    """Passes on list changes and resource updates of one server."""
+
+    def __init__(self, server_id: str, events: UpstreamEvents) -> None:
+        self._server_id = server_id
+        self._events = events
+
+    def take(self, message: dict[str, Any]) -> bool:
+        """Return whether `message` was an announcement, which has then been passed on."""
+        method = message.get("method")
+        if type(method) is not str:
+            return False
+        kind = LIST_KINDS.get(method)
+        if kind is not None:
+            self._events.list_changed(self._server_id, kind)
+            return True
+        if method == "notifications/resources/updated":
+            params = message.get("params")
+            uri = params.get("uri") if type(params) is dict else None
+            if type(uri) is str:
+                self._events.resource_updated(self._server_id, uri)
+            return True
+        return False
+
+    def everything(self) -> None:
+        """Announce that every list may have changed: the server was restarted, or changes may have been missed."""
+        self._events.list_changed(self._server_id, "all")
+
+
+class Backoff:
+    """Exponential pauses with jitter: `first` s, doubled each time up to `most` s, times 0.5 to 1.5."""
+
+    def __init__(self, first: float = 1.0, most: float = 60.0) -> None:
+        self._first = first
+        self._most = most
+        self.failures = 0
+
+    def pause(self) -> float:
+        """Note one more failure and return how many seconds to wait after it."""
+        self.failures += 1
+        seconds = min(self._most, self._first * 2.0 ** min(self.failures - 1, 20))
+        return seconds * random.uniform(0.5, 1.5)  # noqa: S311 - spreads reconnects, keeps no secret
+
+    def reset(self) -> None:
+        """Forget the failures."""
+        self.failures = 0

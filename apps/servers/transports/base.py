@@ -1,0 +1,130 @@
+"""What a transport gives to the data plane and to discovery; every transport and both eras look the same from here."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from apps.servers.domain import EndpointFacts, Secrets, ServerFacts
+
+Json = dict[str, Any]
+OnMessage = Callable[[Json], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class UpstreamRequest:
+    """One request to a server, as the gateway means it; the transport puts it into the server's era."""
+
+    method: str
+    params: Json
+    """Owned by the transport from here on. `_meta` holds what the caller sent less `progressToken` and the
+    `io.modelcontextprotocol/*` members; the transport adds what the server's era needs."""
+    timeout: float = 60.0
+    """Seconds until UpstreamTimeout; progress does not extend it."""
+    max_bytes: int = 16 * 1024 * 1024
+    """Largest answer, in bytes, over all of its messages."""
+    client_info: Json | None = None
+    client_capabilities: Json = field(default_factory=dict)
+    """As the caller declared them; they go upstream as they are (modern)."""
+    log_level: str | None = None
+    param_headers: Mapping[str, str] = field(default_factory=dict)
+    """`Mcp-Param-*`, already encoded (modern HTTP only)."""
+    on_message: OnMessage | None = None
+    """Gets each notification that belongs to this request (progress, message), in order, before the answer.
+    With it set the transport asks for progress under a token of its own and gives it as `progressToken: null`."""
+    on_request: Callable[[Json], Awaitable[Json]] | None = None
+    """Answers a request of the server's made while this one runs: gets the JSON-RPC request, returns result or error
+    member. Without it such requests are answered -32601 (ping with {})."""
+    era: str | None = None
+    """`modern` or `legacy`: which era to use where the endpoint speaks both; None leaves it to the transport."""
+    sent: bool = False
+    """Set by the transport the moment bytes may have left; a failure before that certainly had no effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamAnswer:
+    """The server's own words: exactly one of `result` and `error` (a JSON-RPC error object) is set."""
+
+    result: Json | None
+    error: Json | None
+    revision: str
+    """The revision that was spoken."""
+    size: int
+    """Bytes of the answer as it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a server says of itself before any list is read."""
+
+    era: str
+    """`modern`, `legacy` or `dual`."""
+    revisions: tuple[str, ...]
+    """Newest first, as far as they were found out."""
+    server_info: Json
+    capabilities: Json
+    instructions: str
+
+
+class UpstreamEvents(Protocol):
+    """What a transport reports, on its own loop; implementations must return at once."""
+
+    def list_changed(self, server_id: str, kind: str) -> None:
+        """The server announced a change of `tools`, `resources` or `prompts`; or it was restarted (`all`)."""
+
+    def resource_updated(self, server_id: str, uri: str) -> None:
+        """The server announced that a subscribed resource changed."""
+
+    def era_found(self, endpoint_id: str, era: str, revisions: tuple[str, ...]) -> None:
+        """Which era the endpoint speaks was found out."""
+
+    def process_started(self, endpoint_id: str, process_id: str, pid: int, restarts: int) -> None:
+        """A stdio process runs."""
+
+    def process_ended(self, endpoint_id: str, process_id: str, code: int | None, reason: str, stderr_tail: str) -> None:
+        """A stdio process ended: `reason` is `idle`, `stopped`, `killed` or `died`."""
+
+
+class Upstream(Protocol):
+    """A live way to one endpoint, used by many callers at once where the protocol allows it.
+
+    Raises only the UpstreamError family, AddressRefused and asyncio.CancelledError. Cancelling a `call` tells the server
+    (closes the stream, or sends notifications/cancelled) and frees everything that belongs to it.
+    """
+
+    async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """Send a request and return the answer. Connects, handshakes, finds the era and reconnects by itself."""
+        ...
+
+    async def describe(self) -> Description:
+        """Ask the server anew who it is, what it can do and which revisions it speaks; for discovery, not per call.
+
+        The caller bounds the time (`discover` does).
+        """
+        ...
+
+    async def notify(self, method: str, params: Json | None = None) -> None:
+        """Send a notification, where the server's era has it; otherwise nothing."""
+        ...
+
+    async def listen(self) -> None:
+        """Follow the server's own announcements (standalone stream, `subscriptions/listen`, stdio) until closed.
+
+        Reconnects by itself. Returns early when the server has no such stream.
+        """
+        ...
+
+    async def aclose(self, reason: str = "stopped") -> None:
+        """End sessions, streams and processes; in flight calls get UpstreamDied."""
+        ...
+
+    def stats(self) -> Json:
+        """Return `in_flight`, `calls`, and for stdio `pid`, `started_at` (epoch s), `restarts`, `memory_bytes`."""
+        ...
+
+
+class UpstreamFactory(Protocol):
+    """Makes upstreams; `open_upstream` in `apps.servers.transports` is the one implementation."""
+
+    def __call__(self, server: ServerFacts, endpoint: EndpointFacts, secrets: Secrets, events: UpstreamEvents) -> Upstream:
+        """Return an upstream; nothing is connected or started yet."""
+        ...

@@ -1,0 +1,177 @@
+"""JSON-RPC as it stands on the wire in both eras: bodies, headers, `_meta`, and strict reading of answers."""
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from multidict import CIMultiDict
+
+from apps.common.errors import UpstreamProtocolError
+from apps.servers.domain import LEGACY_REVISIONS, MODERN_REVISIONS
+from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
+
+CLIENT_INFO: Json = {"name": "switchyard", "title": "Switchyard", "version": "0.1.0"}
+LATEST_MODERN, LATEST_LEGACY = MODERN_REVISIONS[0], LEGACY_REVISIONS[0]
+UNSUPPORTED_VERSION, HEADER_MISMATCH, MISSING_CAPABILITY = -32022, -32020, -32021
+METHOD_NOT_FOUND = -32601
+
+META_VERSION = "io.modelcontextprotocol/protocolVersion"
+META_CLIENT_INFO = "io.modelcontextprotocol/clientInfo"
+META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+META_LOG_LEVEL = "io.modelcontextprotocol/logLevel"
+META_SERVER_INFO = "io.modelcontextprotocol/serverInfo"
+
+NAME_MEMBER = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
+"""Method → the member of its params that `Mcp-Name` repeats."""
+SAFE_METHODS = frozenset(
+    {
+        "server/discover",
+        "ping",
+        "tools/list",
+        "prompts/list",
+        "prompts/get",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "completion/complete",
+    }
+)
+"""Requests without effect: sent again once when a kept connection turned out to be closed."""
+LIST_KINDS = {
+    "notifications/tools/list_changed": "tools",
+    "notifications/prompts/list_changed": "prompts",
+    "notifications/resources/list_changed": "resources",
+}
+
+_PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?|")
+_SENTINEL = re.compile(r"=\?base64\?.*\?=")
+_OURS = re.compile(
+    r"(?i)host|content-.*|accept|accept-encoding|connection|transfer-encoding|te|trailer|upgrade|expect|keep-alive"
+    r"|proxy-.*|mcp-(?:method|name|session-id|protocol-version|param-.*)|last-event-id"
+)
+
+
+def header_value(value: str) -> str:
+    """Return `value` as a header carries it: as it is, or `=?base64?…?=` where a header would not keep it (§2)."""
+    if _PLAIN.fullmatch(value) and not _SENTINEL.fullmatch(value):
+        return value
+    return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
+
+
+def base_headers(secrets: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return the headers of every POST: the server's credentials and ours, nothing of any caller's.
+
+    Credentials cannot replace what the protocol or the connection needs.
+    """
+    headers: CIMultiDict[str] = CIMultiDict({"User-Agent": f"switchyard/{CLIENT_INFO['version']}"})
+    for name, value in secrets.items():
+        if not _OURS.fullmatch(name):
+            headers[name] = value
+    headers["Content-Type"] = "application/json"
+    headers["Accept"] = "application/json, text/event-stream"
+    headers["Accept-Encoding"] = "identity"
+    return headers
+
+
+def modern_params(request: UpstreamRequest, token: int) -> Json:
+    """Return the params of a 2026-07-28 request: the caller's, with the members that this revision requires."""
+    params = request.params
+    meta = dict(params.get("_meta") or ())
+    meta[META_VERSION] = LATEST_MODERN
+    meta[META_CLIENT_INFO] = request.client_info or CLIENT_INFO
+    meta[META_CAPABILITIES] = request.client_capabilities
+    if request.log_level is not None:
+        meta[META_LOG_LEVEL] = request.log_level
+    if request.on_message is not None:
+        meta["progressToken"] = token
+    return {**params, "_meta": meta}
+
+
+def legacy_params(request: UpstreamRequest, token: int) -> Json:
+    """Return the params of a request in the initialize era: the caller's, with a progress token of our own if wanted."""
+    params = request.params
+    meta = params.get("_meta")
+    if request.on_message is not None:
+        return {**params, "_meta": {**(meta or {}), "progressToken": token}}
+    if meta is not None and not meta:
+        return {key: value for key, value in params.items() if key != "_meta"}
+    return params
+
+
+def request_body(id: int, method: str, params: Json) -> bytes:
+    """Return a JSON-RPC request; UpstreamProtocolError for params that are no JSON (or over 250 levels deep)."""
+    try:
+        return orjson.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+    except orjson.JSONEncodeError:
+        raise UpstreamProtocolError("The request cannot be written as JSON.") from None
+
+
+def notification_body(method: str, params: Json | None = None) -> bytes:
+    """Return a JSON-RPC notification."""
+    return orjson.dumps({"jsonrpc": "2.0", "method": method, **({} if params is None else {"params": params})})
+
+
+def reply_body(id: Any, outcome: Json) -> bytes:
+    """Return the answer to a server's request; `outcome` holds `result` or `error`."""
+    return orjson.dumps({"jsonrpc": "2.0", "id": id, **outcome})
+
+
+def refuse_request(message: Json) -> Json:
+    """Return the outcome for a server's request that nobody here answers: pong, or method not found."""
+    if message.get("method") == "ping":
+        return {"result": {}}
+    return {"error": {"code": METHOD_NOT_FOUND, "message": "This client does not take such requests."}}
+
+
+def parse(raw: bytes | bytearray | memoryview) -> Any:
+    """Return the JSON value; raise UpstreamProtocolError for what is not strict JSON (NaN, bad UTF-8, > 1,024 levels).
+
+    Of a repeated key the last counts, here and for everybody after us, since what was parsed is what goes on.
+    """
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise UpstreamProtocolError("The server's answer is not JSON.") from None
+
+
+def answer_of(message: Any, id: int | None, revision: str, size: int) -> UpstreamAnswer:
+    """Return the answer in a JSON-RPC response; raise UpstreamProtocolError when it is none, or not to request `id`."""
+    if type(message) is not dict or ("result" not in message and "error" not in message):
+        raise UpstreamProtocolError("The server's answer is not a JSON-RPC response.")
+    error, result = message.get("error"), message.get("result")
+    if id is not None and message.get("id") != id and not (error is not None and message.get("id") is None):
+        raise UpstreamProtocolError("The server answered with the id of another request.")
+    if error is not None:
+        if result is not None or not is_error(error):
+            raise UpstreamProtocolError("The server's error is not a JSON-RPC error.")
+        return UpstreamAnswer(None, error, revision, size)
+    if type(result) is not dict:
+        raise UpstreamProtocolError("The server's result is not an object.")
+    return UpstreamAnswer(result, None, revision, size)
+
+
+def is_error(value: Any) -> bool:
+    """Return whether `value` is a JSON-RPC error object."""
+    return type(value) is dict and type(value.get("code")) is int and type(value.get("message")) is str
+
+
+def error_in(message: Any) -> Json | None:
+    """Return the JSON-RPC error that `message` carries, None when it carries none."""
+    error = message.get("error") if type(message) is dict else None
+    return error if is_error(error) else None
+
+
+def own_progress(message: Json) -> Json:
+    """Replace our own progress token by null; the gateway puts the caller's there."""
+    if message.get("method") == "notifications/progress" and type(message.get("params")) is dict:
+        message["params"]["progressToken"] = None
+    return message

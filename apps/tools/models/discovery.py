@@ -1,0 +1,29 @@
+"""Who discovers a server now, and what came of the last time."""
+
+from django.db import models
+
+from apps.common.models import TenantModel
+
+
+class Discovery(TenantModel):
+    """One row for a server: the claim of the discovery that runs, and the result of the last one that ended."""
+
+    server = models.OneToOneField("servers.Server", on_delete=models.CASCADE, related_name="discovery")
+    token = models.CharField(max_length=32, blank=True, editable=False)
+    """Of the discovery that runs; what it found is written only while the token still stands here."""
+    lease_until = models.DateTimeField(null=True, editable=False)
+    """After this time the discovery is taken for dead and another may start."""
+    again = models.BooleanField(default=False, editable=False)
+    """Somebody asked while it ran, so it is repeated."""
+    started_at = models.DateTimeField(null=True, editable=False)
+    finished_at = models.DateTimeField(null=True, editable=False)
+    summary = models.JSONField(default=dict, editable=False)
+    """Counts of the last discovery (see `services.discovery.DiscoverySummary`)."""
+    refused = models.JSONField(default=list, editable=False)
+    """What the last discovery could not take: objects with `kind`, `name`, `reason`; the first 200."""
+
+    class Meta(TenantModel.Meta):
+        verbose_name_plural = "discoveries"
+
+    def __str__(self) -> str:
+        return f"discovery of {self.server}"

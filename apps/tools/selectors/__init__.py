@@ -1,0 +1,38 @@
+"""Reads of the catalogue that others may use: what the data plane is fed from, lists for people, and who may use what."""
+
+from apps.tools.selectors.access import Usable, Use, usable_by, who_may_use
+from apps.tools.selectors.catalogue import (
+    MODELS,
+    catalogue,
+    definition_counts,
+    get_definition,
+    get_toolset,
+    grants,
+    held_counts,
+    last_discovery,
+    toolsets,
+)
+from apps.tools.selectors.contents import contents, contents_of
+from apps.tools.selectors.plane import plane_definitions, plane_grants, plane_toolsets, subject_of
+
+__all__ = (
+    "MODELS",
+    "Usable",
+    "Use",
+    "catalogue",
+    "contents",
+    "contents_of",
+    "definition_counts",
+    "get_definition",
+    "get_toolset",
+    "grants",
+    "held_counts",
+    "last_discovery",
+    "plane_definitions",
+    "plane_grants",
+    "plane_toolsets",
+    "subject_of",
+    "toolsets",
+    "usable_by",
+    "who_may_use",
+)

@@ -1,0 +1,22 @@
+"""Celery tasks of the catalogue."""
+
+from uuid import UUID
+
+from apps.common.tasks import system_task
+
+
+@system_task(name="tools.discover_server")
+def discover_server_task(server_id: str) -> None:
+    """Discover one server, as the system. Repeating it does no harm; a server that is gone, paused or being discovered is left alone."""
+    from apps.common.errors import Conflict, NotFound, Paused
+    from apps.tools.services.discovery import discover_server
+
+    try:
+        discover_server(UUID(str(server_id)))
+    except (NotFound, Paused, Conflict):
+        return
+
+
+def discover_later(server_id: object) -> None:
+    """Enqueue the discovery of a server; it is enqueued with the transaction in progress, or not at all."""
+    discover_server_task.delay(str(server_id))

@@ -1,0 +1,112 @@
+"""The proofs at full scale; `make proof` writes what they found to benchmarks/PROOF.md.
+
+Kills: the serving process is killed (SIGKILL) in random moments under load, on SQLite and on PostgreSQL. See
+tests/e2e/crashing.py for what is compared.
+"""
+
+import argparse
+import os
+import platform
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.e2e.crashing import Report, crash
+from tests.engines import Postgres, Valkey
+from tests.product import ROOT, Product
+
+KILLS = 200
+RESULT = ROOT / "benchmarks" / "PROOF.md"
+
+
+def kills_on(database: str, kills: int, seed: int) -> Report:
+    """Run the proof on one database."""
+
+    def say(line: str) -> None:
+        print(f"{database}: {line}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="switchyard-proof-") as directory:
+        home = Path(directory) / "home"
+        if database == "sqlite":
+            return _run(Product(home), Path(directory), kills, seed, say)
+        with Postgres(durable=True) as engine, Valkey() as store:
+            Path(directory).chmod(0o711)
+            return _run(
+                Product(home, database_url=engine.create("proof"), redis_url=store.url()), Path(directory), kills, seed, say
+            )
+
+
+def _run(product: Product, directory: Path, kills: int, seed: int, say) -> Report:
+    try:
+        product.start(within=120)
+        report = crash(product, directory, kills=kills, callers=8, seed=seed, say=say)
+        product.stop()
+        return report
+    finally:
+        product.destroy()
+
+
+def line_of(database: str, report: Report) -> str:
+    """Return a row of the table."""
+    cells = (
+        database, report.kills, report.asked, report.answered, report.arrived, report.unknown, len(report.unrecorded_answers),
+        len(report.unrecorded_calls), len(report.twice), len(report.open_intents), len(report.orphans),
+        f"{report.slowest_ready:.1f} s", "yes" if report.verified else "NO", f"{report.seconds:.0f} s",
+    )  # fmt: skip
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def main() -> int:
+    """Run, print, write; the exit code is 0 only when everything holds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--databases", default="sqlite,postgres")
+    parser.add_argument("--seed", type=int, default=0, help="repeat the same moments; 0 = new ones")
+    parser.add_argument("--output", type=Path, default=RESULT)
+    options = parser.parse_args()
+    seed = options.seed or secrets.randbelow(2**31) + 1
+    rows, wrong = [], []
+    for database in options.databases.split(","):
+        report = kills_on(database, options.kills, seed)
+        rows.append(line_of(database, report))
+        try:
+            report.require()
+        except AssertionError as error:
+            wrong.append(f"{database}: {error}")
+    heads = (
+        "database", "kills", "calls asked", "answered", "reached a server", "closed as unknown", "answers not in the log",
+        "calls without intent", "calls sent twice", "intents left open", "orphans", "slowest ready", "chain verifies", "time",
+    )  # fmt: skip
+    command = f"python -m benchmarks.proof --kills {options.kills} --databases {options.databases} --seed {seed}"
+    moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    machine = f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores"
+    how = f"`{command}`, {moment}, {machine}."
+    text = "\n".join(
+        [
+            "# Proofs",
+            "",
+            how,
+            "",
+            "## `kill -9` of the serving process under load",
+            "",
+            "Eight clients call without pause, in both eras, before an HTTP server and a stdio program that keep ledgers of what",
+            "reaches them; the clients keep one of what was answered. Answers not in the log, calls without intent, calls sent",
+            "twice, intents left open and orphans must be 0, and the product ready again within 10 s.",
+            "",
+            "| " + " | ".join(heads) + " |",
+            "|" + "-|" * len(heads),
+            *rows,
+            "",
+            *([f"**Does not hold:** {line}" for line in wrong] or ["All of it holds."]),
+            "",
+        ]
+    )
+    options.output.write_text(text)
+    print(text)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

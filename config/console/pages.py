@@ -1,0 +1,22 @@
+"""The screens that belong to no single model, with their addresses."""
+
+from collections.abc import Callable
+from typing import Any
+
+from config.console.audit_log import verification, verify
+from config.console.overview import live
+from config.console.playground import call
+from config.console.scope import choose_tenant
+from config.console.transfer import import_page
+
+
+def screens() -> list[tuple[str, Callable[..., Any], str]]:
+    """Return route, view and name of each screen."""
+    return [
+        ("choose-tenant/", choose_tenant, "choose_tenant"),
+        ("import-servers/", import_page, "import_servers"),
+        ("playground/<uuid:tool_id>/call/", call, "playground_call"),
+        ("audit-log/verify/", verify, "audit_verify"),
+        ("audit-log/verification/", verification, "audit_verification"),
+        ("overview/live/", live, "overview_live"),
+    ]

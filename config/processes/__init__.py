@@ -1,0 +1,1 @@
+"""The processes of an installation: who starts what, watches it, and ends it."""

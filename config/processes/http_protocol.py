@@ -1,0 +1,87 @@
+"""HTTP/1.1 with an end to a client's patience: uvicorn's protocol bounds neither the size nor the time of what it reads itself.
+
+Bounded here are a request's head, and a body that goes on after its request was answered. A body that is being read is
+bounded by who reads it.
+"""
+
+from asyncio import TimerHandle, Transport
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_SECONDS = 20.0
+"""Time for a whole head, from the connection or from the head's first byte; and for the rest of an answered request."""
+HEAD_BYTES = 96 * 1024
+LEFT_BYTES = 1024 * 1024
+"""Bytes of an answered request's body that are thrown away, so that its sender can read the answer."""
+_TOO_LONG = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\ncontent-length: 27\r\nconnection: close\r\n\r\n"
+    b"The request's head is long."
+)
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with limits; on a request that arrives whole they cost two comparisons."""
+
+    _timer: TimerHandle | None = None
+    _head = 0
+    _left = 0
+    _upgraded = False
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        self._arm()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, then look whether the head is whole."""
+        super().data_received(data)
+        cycle: Any = self.cycle
+        if self._upgraded:
+            return
+        if cycle is None or cycle.scope is not self.scope:  # a head has begun, and is not whole
+            self._head += len(data)
+            if self._head > HEAD_BYTES:
+                self._refuse()
+            elif self._timer is None:
+                self._arm()
+        elif cycle.response_complete:  # more of the body of a request that is answered
+            self._left += len(data)
+            if self._left > LEFT_BYTES:
+                self.transport.close()
+            elif self._timer is None:
+                self._arm()
+        elif self._timer is not None:
+            self._disarm()
+        else:
+            self._head = self._left = 0
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection to the WebSocket protocol, which has limits of its own."""
+        self._upgraded = True
+        self._disarm()
+        super().handle_websocket_upgrade()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the clock."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._head = self._left = 0
+
+    def _refuse(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self.transport.close()

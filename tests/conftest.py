@@ -1,0 +1,168 @@
+"""Fixtures for the whole suite."""
+
+import itertools
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import engines, migrated, services
+from tests.product import Product
+
+_redis_numbers = itertools.count(0)
+
+
+_PRODUCT = {"product", "shared_product", "start_product", "postgres_url", "redis_url"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let every test that uses the database use all of them: the audit log has one of its own on SQLite.
+
+    A test that uses neither a database nor a running product depends on neither: the pass on PostgreSQL leaves it out.
+    """
+    for item in items:
+        marker = item.get_closest_marker("django_db")
+        names = set(getattr(item, "fixturenames", ()))
+        if marker is None and not {"db", "transactional_db"} & names:
+            if not names & _PRODUCT:
+                item.add_marker(pytest.mark.once)
+            continue
+        if marker is None or ("databases" not in marker.kwargs and len(marker.args) < 3):
+            arguments, keywords = (marker.args, marker.kwargs) if marker else ((), {})
+            item.add_marker(pytest.mark.django_db(*arguments, **{**keywords, "databases": "__all__"}), append=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An empty `SWITCHYARD_HOME`."""
+    path = tmp_path / "home"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on."""
+    return engines.free_port()
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """The address of an empty database on real PostgreSQL."""
+    name = f"t_{secrets.token_hex(6)}"
+    yield services.postgres().create(name)
+    services.postgres().drop(name)
+
+
+def _empty_redis() -> str:
+    import redis
+
+    # 16 numbers for each of up to 3 workers, above those of the workers' own settings
+    number = 16 + services.worker_number() * 16 % 48 + next(_redis_numbers) % 16
+    url = services.valkey().url(number)
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture
+def redis_url() -> str:
+    """The address of an empty database on a real server of the Redis protocol."""
+    return _empty_redis()
+
+
+StartProduct = Callable[..., Product]
+
+
+def _shared(factory: pytest.TempPathFactory) -> Path:
+    """Return a directory that all processes of the run have in common."""
+    return factory.getbasetemp().parent if services.WORKER else factory.getbasetemp()
+
+
+@pytest.fixture
+def start_product(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProduct]:
+    """A function that starts a real Switchyard: `start_product(database="sqlite"|"postgres", role="all", …)`.
+
+    Without `database` it runs on what the pass runs on. Its tables are there already, unless `empty=True`. Further arguments
+    are those of `tests.product.Product`; pass `home`, `key` and the addresses of the first to make the next one part of the
+    same installation. Each is stopped by SIGTERM at the end, and no process may be left.
+    """
+    products: list[Product] = []
+    databases: list[str] = []
+
+    def start(
+        *,
+        database: str = services.DATABASE,
+        home: Path | None = None,
+        empty: bool = False,
+        wait: bool = True,
+        within: float = 120.0,
+        **options,
+    ) -> Product:
+        place = home or tmp_path / f"product-{len(products)}"
+        if database == "postgres" and "database_url" not in options:
+            databases.append(f"p_{secrets.token_hex(6)}")
+            if empty:
+                options["database_url"] = services.postgres().create(databases[-1])
+            else:
+                options["database_url"] = migrated.create(services.postgres(), databases[-1], _shared(tmp_path_factory))
+            options.setdefault("redis_url", _empty_redis())
+        elif database == "sqlite" and not empty and not place.exists():
+            migrated.fill_home(place, _shared(tmp_path_factory))
+        product = Product(place, **options)
+        products.append(product)
+        return product.start(wait=wait, within=within)
+
+    yield start
+    failures = []
+    for product in reversed(products):
+        try:
+            product.stop()
+        except AssertionError as error:
+            failures.append(str(error))
+    for name in databases:
+        services.postgres().drop(name)
+    assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def product(request: pytest.FixtureRequest, start_product: StartProduct) -> Product:
+    """A running Switchyard of this test's own; parametrise indirectly with the options of `start_product`."""
+    return start_product(**getattr(request, "param", {}))
+
+
+@pytest.fixture(scope="session")
+def shared_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A running Switchyard that tests of this process share; leave it as you found it."""
+    options = {}
+    name = f"s_{secrets.token_hex(6)}"
+    place = tmp_path_factory.mktemp("shared") / "home"
+    if services.DATABASE == "postgres":
+        address = migrated.create(services.postgres(), name, _shared(tmp_path_factory))
+        options = {"database_url": address, "redis_url": _empty_redis()}
+    else:
+        migrated.fill_home(place, _shared(tmp_path_factory))
+    product = Product(place, **options)
+    try:
+        product.start()
+        yield product
+        product.stop()
+    finally:
+        product.destroy()
+        if options:
+            services.postgres().drop(name)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium for playwright's `executable_path`; without one the test skips, in CI it fails."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found:
+        return found
+    advice = "no chromium here: apt-get install -y --no-install-recommends chromium fonts-liberation"
+    if os.environ.get("CI"):
+        pytest.fail(advice)
+    pytest.skip(advice)

@@ -1,0 +1,49 @@
+"""Fixtures of the end-to-end tests: one hostile server and one installation of a kind for a whole module."""
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests import services
+from tests.e2e.rogue import Rogue
+from tests.product import Product
+
+
+@pytest.fixture(scope="module")
+def rogue() -> Iterator[Rogue]:
+    """A hostile HTTP server that this module's tests share."""
+    with Rogue() as it:
+        yield it
+
+
+Start = Callable[..., Product]
+
+
+@pytest.fixture(scope="module")
+def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """`start_product` for a module: `start_for_module("sqlite" | "postgres", first=…, **options of Product)`.
+
+    With `first`, the new one is part of the same installation.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def start(database: str, *, first: Product | None = None, **options) -> Product:
+            if first is not None:
+                names = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
+                options |= {names[name]: first.environment[name] for name in names if name in first.environment}
+                options |= {"key": first.key, "password": first.password}
+            elif database == "postgres":
+                name = f"e_{secrets.token_hex(6)}"
+                options["database_url"] = services.postgres().create(name)
+                options["redis_url"] = services.valkey().url(48 + secrets.randbelow(16))
+                stack.callback(services.postgres().drop, name)
+            home = first.home if first is not None else tmp_path_factory.mktemp("installation") / "home"
+            product = Product(home, **options)
+            stack.callback(product.destroy)
+            product.start(within=90)
+            stack.callback(product.stop)
+            return product
+
+        yield start

@@ -1,0 +1,149 @@
+"""Discovery: all pages of everything, raw, within bounds."""
+
+import asyncio
+import time
+
+import pytest
+
+from apps.common.errors import UpstreamProtocolError, UpstreamTimeout, UpstreamTooLarge
+from apps.servers.transports import discover
+from tests.transports.peers import DISCOVERED, connected, error, initialized, peer, reply, result
+
+
+class Catalogue:
+    """A server whose lists are given as functions from cursor to result."""
+
+    def __init__(self, capabilities=None, handshake=(), **lists) -> None:
+        self.capabilities = {"tools": {}} if capabilities is None else capabilities
+        self.handshake = handshake
+        self.lists = {name.replace("_", "/"): pages for name, pages in lists.items()}
+
+    async def __call__(self, request, writer) -> None:
+        message = request.json or {}
+        method = message.get("method")
+        modern = request.headers.get("mcp-protocol-version") == "2026-07-28"
+        if method == "server/discover":
+            meta = {"io.modelcontextprotocol/serverInfo": {"name": "catalogue", "version": "9"}}
+            said = {**DISCOVERED, "capabilities": self.capabilities, "instructions": "Be kind.", "_meta": meta}
+            await reply(writer, result(request, said))
+        elif method == "initialize":
+            version = message["params"]["protocolVersion"]
+            if not self.handshake:
+                await reply(writer, error(message["id"], -32022, supported=["2026-07-28"]), 400)
+            else:
+                spoken = version if version in self.handshake else self.handshake[0]
+                await reply(writer, result(request, initialized(spoken)), mcp_session_id=f"s-{version}")
+        elif method in self.lists and modern:
+            answer = self.lists[method](message["params"].get("cursor"))
+            if asyncio.iscoroutine(answer):
+                answer = await answer
+            if "code" in answer:
+                await reply(writer, error(message["id"], answer["code"]), 404)
+            else:
+                await reply(writer, result(request, answer))
+        elif "id" in message:
+            await reply(writer, error(message["id"], -32601), 404)
+        else:
+            await reply(writer, None, 202)
+
+
+def tools(*names, **more):
+    """Return one page."""
+    return {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in names], **more}
+
+
+async def found(catalogue, **options):
+    async with peer(catalogue) as there, connected("http", there.url) as (upstream, recorder):
+        return await discover(upstream, timeout=options.pop("timeout", 10.0)), there, recorder
+
+
+async def test_all_pages_with_all_fields_in_order() -> None:
+    def pages(cursor):
+        number = int(cursor or 0)
+        more = {"nextCursor": str(number + 1)} if number < 4 else {}
+        page = tools(f"t{number}a", f"t{number}b", ttlMs=0, **more)
+        page["tools"][0] |= {"x-unknown": {"kept": [1, None]}, "inputSchema": {"$ref": "#/$defs/a", "$defs": {"a": {}}}}
+        return page
+
+    said, there, _ = await found(Catalogue(tools_list=pages))
+    assert [tool["name"] for tool in said.tools] == [f"t{n}{letter}" for n in range(5) for letter in "ab"]
+    assert said.tools[0] == {
+        "name": "t0a",
+        "inputSchema": {"$ref": "#/$defs/a", "$defs": {"a": {}}},
+        "x-unknown": {"kept": [1, None]},
+    }
+    assert (said.era, said.revisions) == ("modern", ("2026-07-28",))
+    assert said.server_info == {"name": "catalogue", "version": "9"}
+    assert said.instructions == "Be kind."
+    assert said.duration_ms > 0
+    assert {"resources/list", "prompts/list"}.isdisjoint(there.methods()), "only what it announces is asked for"
+
+
+async def test_everything_it_announces_is_read_and_what_it_lacks_is_empty() -> None:
+    catalogue = Catalogue(
+        {"tools": {}, "resources": {}, "prompts": {"listChanged": True}, "experimental": {"x": {}}},
+        tools_list=lambda cursor: {"code": -32601},
+        resources_list=lambda cursor: {"resources": [{"uri": "a://b", "name": "b"}]},
+        resources_templates_list=lambda cursor: {"resourceTemplates": [{"uriTemplate": "a://{x}", "name": "x"}]},
+        prompts_list=lambda cursor: {"prompts": [{"name": "p"}]},
+    )
+    said, _, _ = await found(catalogue)
+    assert (said.tools, said.prompts) == ([], [{"name": "p"}])
+    assert said.resources == [{"uri": "a://b", "name": "b"}]
+    assert said.templates == [{"uriTemplate": "a://{x}", "name": "x"}]
+    assert said.capabilities["experimental"] == {"x": {}}
+
+
+async def test_which_revisions_a_dual_server_speaks_is_found_out_and_no_session_is_left() -> None:
+    catalogue = Catalogue(handshake=("2025-11-25", "2025-03-26"), tools_list=lambda cursor: tools("t"))
+    said, there, recorder = await found(catalogue)
+    assert (said.era, said.revisions) == ("dual", ("2026-07-28", "2025-11-25", "2025-03-26"))
+    assert recorder.named("era_found")[-1] == ("endpoint-1", "dual", said.revisions)
+    assert there.methods().count("DELETE") == there.methods().count("initialize") == 3
+
+
+LOOPS = {
+    "same cursor": lambda cursor: tools("t", nextCursor="again"),
+    "two cursors": lambda cursor: tools("t", nextCursor="b" if cursor == "a" else "a"),
+    "number": lambda cursor: tools("t", nextCursor=5),
+}
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+async def test_pages_that_go_round_are_refused(kind: str) -> None:
+    with pytest.raises(UpstreamProtocolError, match="circles"):
+        await found(Catalogue(tools_list=LOOPS[kind]))
+
+
+async def test_pages_and_definitions_are_bounded(monkeypatch) -> None:
+    def count(cursor):
+        return tools("t", nextCursor=str(int(cursor or 0) + 1))
+
+    monkeypatch.setattr("apps.servers.transports.discovery.MOST_PAGES", 20)
+    with pytest.raises(UpstreamTooLarge, match="20 pages"):
+        await found(Catalogue(tools_list=count))
+    with pytest.raises(UpstreamTooLarge):
+        await found(Catalogue(tools_list=lambda cursor: tools(*map(str, range(20_001)))))
+    monkeypatch.setattr("apps.servers.transports.discovery.MOST_BYTES", 1000)
+    with pytest.raises(UpstreamTooLarge):
+        await found(Catalogue(tools_list=lambda cursor: tools("t" * 2000)))
+
+
+BAD_LISTS = [{}, {"tools": {}}, {"tools": ["t"]}, {"tools": [{}]}, {"tools": [{"name": 5}]}, {"tools": None}, {"code": -32603}]
+
+
+@pytest.mark.parametrize("page", BAD_LISTS, ids=str)
+async def test_lists_that_are_none_are_protocol_errors(page) -> None:
+    with pytest.raises(UpstreamProtocolError):
+        await found(Catalogue(tools_list=lambda cursor: page))
+
+
+async def test_the_time_limit_holds_over_everything() -> None:
+    async def slow(cursor):
+        await asyncio.sleep(0.15)
+        return tools("t", nextCursor=str(int(cursor or 0) + 1))
+
+    started = time.monotonic()
+    with pytest.raises(UpstreamTimeout):
+        await found(Catalogue(tools_list=slow), timeout=0.5)
+    assert time.monotonic() - started < 5
