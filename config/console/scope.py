@@ -44,7 +44,7 @@ def tenant_choice(request: HttpRequest) -> dict[str, Any]:
     if not current and chosen:
         current = accounts.tenant(chosen).name
     everything = bool(user.is_superuser)
-    several = len(tenants) > 1
+    several = everything or len(tenants) > 1  # what stands above tenants (sign-ins, users) is seen with all of them in view
     return {
         "choices": tenants[:SHOWN] if several else [],
         "more": accounts.tenants_of(user).count() - SHOWN if len(tenants) > SHOWN else 0,

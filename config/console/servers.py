@@ -157,7 +157,7 @@ class ConsoleServerAdmin(ServerAdmin):
         """Open the import page."""
         return HttpResponseRedirect(transfer.import_url())
 
-    @verb(description="Export", ask=ask_export, icon="download", permission="read")
+    @verb(description="Export", ask=ask_export, icon="download")
     def export_servers(self, request: HttpRequest, obj: Any, form: Any) -> Shown:
         """Show the servers in view as mcpServers JSON, with placeholders for secrets."""
         return Shown("Servers as mcpServers JSON", "console/parts/export.html", {"text": transfer.export_text()})

@@ -8,10 +8,10 @@ import pytest
 from apps.accounts.models import APIKey
 from apps.common.models import IdempotencyKey, OutboxEvent
 from apps.servers.models import Credential
-from tests.accounts.client import Api
+from tests.accounts.client import Api, problem
 from tests.api.routes import routes
 from tests.api.world import World
-from tests.factories import unique
+from tests.factories import make_key, make_user, unique
 
 pytestmark = pytest.mark.django_db
 
@@ -44,7 +44,7 @@ def test_no_changing_route_shows_a_secret_again(world: World, root: Api):
     path = f"servers/{world.server.slug}/"
     sent = [
         root.post("servers/", {"slug": "withheader", "transport": "http", "url": "http://127.0.0.1:1/", "headers": {"X-Key": canary}}),
-        root.post("servers/", {"slug": "withenv", "transport": "stdio", "command": "true", "env": {"TOKEN": canary}, "args": ["--api-key", canary]}),
+        root.post("servers/", {"slug": "withenv", "transport": "stdio", "command": "true", "env": {"TOKEN": canary}, "args": ["--quiet"]}),
         root.patch(path, {"headers": {"Authorization": canary}}),
         root.post(f"{path}credentials/", {"kind": "header", "name": "X-Other", "value": canary}),
         root.post(f"{path}credentials/", {"kind": "header", "name": "X-Other\r\nX-More", "value": canary}),
@@ -79,6 +79,18 @@ def test_a_keys_text_stands_in_the_creating_answer_alone(world: World, root: Api
     kept = IdempotencyKey.objects.get(key=name)
     assert secret.encode() not in bytes(kept.body)
     assert secret not in json.dumps(list(OutboxEvent.objects.values_list("payload", flat=True)))
+
+
+def test_arguments_that_look_like_secrets_are_for_those_who_may_change_them(world: World, root: Api):
+    canary = unique("canary-value")
+    root.post("servers/", {"slug": "local", "transport": "stdio", "command": "true", "args": ["--api-key", canary]})
+    guest = Api(make_key(make_user(world.tenant, "guest"), world.tenant, inherits_owner=True)[1])
+    for client in (guest, root):
+        shown = client.get("servers/local/")
+        assert shown.json()["endpoints"][0]["args"] == ["--api-key", "…"]
+        assert canary not in client.get("servers/").content.decode()
+    problem(guest.get("servers/export/"), 403, "permission-denied")
+    assert root.get("servers/export/").json()["mcpServers"]["local"]["args"] == ["--api-key", canary]
 
 
 def test_errors_do_not_repeat_secrets_of_the_request(root: Api):

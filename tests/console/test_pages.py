@@ -197,3 +197,13 @@ def test_definitions_are_text_never_markup(staff, world):
         page = staff["operator"].get(url).content.decode()
         assert evil not in page
         assert "&lt;img" in page
+
+
+def test_a_superuser_of_one_tenant_can_still_look_above_it(superuser, tenant):
+    from tests.console.conftest import client_of
+
+    client = client_of(superuser)
+    assert "All tenants" in client.get(reverse("admin:index")).content.decode()
+    client.post(reverse("admin:choose_tenant"), {"tenant": str(tenant.pk)})
+    page = client.get(reverse("admin:index")).content.decode()
+    assert f'value="{tenant.pk}" aria-current="true"' in page

@@ -448,20 +448,23 @@ def test_a_4_mb_call_is_within_the_limit(shared_product, era, memory):
 
 
 @pytest.mark.parametrize("era", ERAS)
-def test_many_keys_and_many_values_do_not_hold_the_gateway(shared_product, era, memory):
+def test_many_keys_and_many_values_do_not_hold_the_gateway(shared_product, era):
     client = connect(shared_product, era)
     wide = {f"k{number}": number for number in range(150_000)}
-    started = time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
-        heavy = pool.submit(client.call, TOOL, {"expression": "1", **wide})
-        waits = []
-        while not heavy.done():
-            began = time.monotonic()
-            assert exchange(shared_product, "GET", "/health/live").status == 200
-            waits.append(time.monotonic() - began)
-    assert heavy.result().status in (200, 400)
-    assert time.monotonic() - started < 10
+    waits, sizes = [], []
+    for _ in range(4):
+        with ThreadPoolExecutor(1) as pool:
+            heavy = pool.submit(client.call, TOOL, {"expression": "1", **wide})
+            while not heavy.done():
+                began = time.monotonic()
+                assert exchange(shared_product, "GET", "/health/live").status == 200
+                waits.append(time.monotonic() - began)
+        assert heavy.result().status in (200, 400)
+        assert heavy.result().seconds < 10
+        sizes.append(serving_memory(shared_product))
     assert max(waits, default=0) < 3
+    # the first one makes the heap as large as such a body needs; it does not grow from there
+    assert max(sizes[1:]) - sizes[0] < 50 * MB
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -199,10 +199,12 @@ def running(directory: Path, modules: Path) -> Iterator[House]:
                 house.discovered(slug)
             house.api("POST", "toolsets/", bench())
             yield house
+            for tool in ("moving-legacy__process_id", "everything__get-tiny-image", "memory__read_graph"):
+                house.api("POST", f"tools/{tool}/call/", {"arguments": {}})
             verified = house.api("POST", "audit-events/verify/", {})
             assert verified["ok"], verified
             children = psutil.Process(product.pid).children(recursive=True)
-            assert any(NODE.samefile(one.exe()) for one in children), "no stdio server was running"
+            assert sum(NODE.samefile(one.exe()) for one in children) >= 3, "no stdio servers are running"
             product.stop()
             assert not any(one.is_running() for one in children)
         finally:

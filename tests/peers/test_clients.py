@@ -102,6 +102,7 @@ async def test_completion(house, driver, kind: Kind) -> None:
         assert (await client.complete(template, {"name": "resourceId", "value": "7"}))["completion"]["values"] == ["7"]
 
 
+@pytest.mark.filterwarnings("ignore:ping is removed")
 async def test_ping(house, driver, kind: Kind) -> None:
     async with connect(kind, house.url("time"), house.key, driver=driver) as client:
         if not kind.modern:

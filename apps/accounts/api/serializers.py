@@ -61,6 +61,8 @@ class RoleChange(InputSerializer):
 class UserOut(serializers.ModelSerializer[User]):
     """A user; never anything of the password."""
 
+    email = serializers.CharField(read_only=True)
+
     class Meta:
         model = User
         fields = (

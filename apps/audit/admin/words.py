@@ -119,7 +119,7 @@ def tell(row: EventFacts) -> Told:
         who="Switchyard" if row.actor_kind in (None, "system") else row.actor or "somebody unknown",
         did=did,
         what=what,
-        outcome=row.outcome or ("open" if row.event_type in CALL_STEPS else "ok"),
+        outcome=row.outcome or ("begun" if row.event_type in CALL_STEPS else "ok"),
         at=row.time,
         href=reverse("admin:audit_auditevent_change", args=(row.event_id,)),
         what_href=_page(row),

@@ -1,5 +1,6 @@
 """The audit log in the API: search, one event, the story of a call, verification."""
 
+from drf_spectacular.helpers import forced_singular_serializer
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -42,7 +43,7 @@ class AuditEventsViewSet(ScopedAPIView, ViewSet):
         """Return the filters of the list."""
         return frozenset(EventQuery().fields) if self.action == "list" else frozenset()
 
-    @extend_schema(parameters=[EventQuery], responses=EventPageOut)
+    @extend_schema(parameters=[EventQuery], responses=forced_singular_serializer(EventPageOut))
     def list(self, request: Request) -> Response:
         """Search the log."""
         query = EventQuery(data=request.query_params)

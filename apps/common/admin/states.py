@@ -38,7 +38,7 @@ STATES: dict[str, Look] = {
     "refused": Look("Refused", "block", "violet"),
     "failed": Look("Failed", "cancel", "bad"),
     "cancelled": Look("Cancelled", "do_not_disturb_on", "muted"),
-    "open": Look("In flight", "progress_activity", "info"),
+    "begun": Look("Begun", "play_circle", "outline"),
     # Effects of tools.
     "read-only": Look("Read-only", "visibility", "good"),
     "idempotent": Look("Idempotent", "autorenew", "info"),

@@ -13,7 +13,7 @@ from apps.common.errors import ValidationFailed
 
 
 def refuse_unknown(request: Request, known: frozenset[str]) -> None:
-    """Raise ValidationFailed, naming each query parameter that is not among `known` or was given more than once."""
+    """Raise ValidationFailed, naming each query parameter that is not among `known`, has no value, or stands twice."""
     errors: dict[str, list[str]] = {}
     for name, values in request.query_params.lists():
         shown = name[:80].replace("\x00", "\ufffd")
@@ -21,6 +21,8 @@ def refuse_unknown(request: Request, known: frozenset[str]) -> None:
             errors[shown] = ["There is no such parameter."]
         elif len(values) > 1:
             errors[shown] = ["Give it once."]
+        elif not values[0]:
+            errors[shown] = ["Give a value, or leave it out."]
     if errors:
         raise ValidationFailed("The parameters of the address are not valid.", errors=errors)
 

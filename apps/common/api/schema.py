@@ -54,22 +54,25 @@ _EVERYWHERE = {
     401: "No credential, or one that is unknown, expired or revoked.",
     403: "The policy refuses; `rule` names the rule.",
     406: "The caller takes no JSON.",
+    404: "No such object, or somebody else's; also for what the body or the header of the tenant names.",
     503: "Not now: starting, stopping, a database that does not answer, or an audit log that cannot be written.",
 }
-_OF_AN_OBJECT = {404: "No such object, or somebody else's."}
 _OF_A_CHANGE = {
-    404: "Something that the request names does not exist.",
     409: "The state of the object does not allow it, a name is taken, or an idempotency key was used for another request.",
     413: "The body is over 4 MB.",
     415: "The body is not JSON.",
 }
+
+_OF_A_CALL = {429: "Too many calls at once.", 502: "The server failed.", 504: "The server did not answer in time."}
 
 
 def _problems(path: str, method: str) -> dict[int, str]:
     found = dict(_EVERYWHERE)
     if method in _CHANGING:
         found |= _OF_A_CHANGE
-    return found | (_OF_AN_OBJECT if "{" in path else {})
+    if path.endswith("/call/"):
+        found |= _OF_A_CALL
+    return found
 
 
 def add_problems(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:

@@ -71,6 +71,8 @@ class ScopedAPIView(APIView):
         # Kept by Django when it is read first; whoever reads the stream first (CSRF does) would keep it from the digest.
         body = request._request.body if request.method in _CHANGING else b""
         super().initial(request, *args, **kwargs)
+        if not hasattr(self, (request.method or "").lower()) or request.method == "OPTIONS":
+            self.http_method_not_allowed(request)
         self.authorise(request)
         if any("\x00" in str(named) for named in kwargs.values()):
             raise NotFound("There is no such object.")  # no database takes NUL

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
+from drf_spectacular.helpers import forced_singular_serializer
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -62,7 +63,7 @@ class StatisticsViewSet(ScopedAPIView, ViewSet):
         """Return the window and the filters."""
         return frozenset(StatisticsQuery().fields)
 
-    @extend_schema(parameters=[StatisticsQuery], responses=StatisticsOut)
+    @extend_schema(parameters=[StatisticsQuery], responses=forced_singular_serializer(StatisticsOut))
     def list(self, request: Request) -> Response:
         """Return the figures of a window."""
         query = StatisticsQuery(data=request.query_params)

@@ -65,13 +65,14 @@ def export_servers() -> dict[str, Any]:
     """
     tenant_id = current_tenant_id()
     with unit_of_work():
-        authorise.require("server.read", tenant_id=tenant_id, kind="server", label="export")
+        # Arguments of commands are in it as they are, so it is for those who may change them.
+        authorise.require("server.write", tenant_id=tenant_id, kind="server", label="export")
         rows = Server.objects.filter(builtin=False).prefetch_related("endpoints", "credentials").order_by("slug")
         document = {"mcpServers": {row.slug: _export(row) for row in rows}}
         audit(
             ControlEvent(
                 event_type="server.exported",
-                action="server.read",
+                action="server.write",
                 object_kind="server",
                 object_label="export",
                 tenant_id=tenant_id,
