@@ -152,6 +152,8 @@ def _flush() -> int | None:
         return None
     connection = connections["default"]
     if connection.vendor == "postgresql":
+        # Foreign keys are checked at the commit, and wait there for rows that others hold: have that done before the lock is held.
+        connection.check_constraints()
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [OUTBOX_LOCK])
     now = timezone.now()

@@ -22,7 +22,6 @@ from apps.common.redaction import redact
 FILE_BYTES = 10_000_000
 FILES_KEPT = 5
 QUIET = {
-    "aiohttp": logging.WARNING,
     "amqp": logging.WARNING,
     "asyncio": logging.WARNING,
     "celery": logging.WARNING,

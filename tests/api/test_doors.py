@@ -32,7 +32,9 @@ def form(model: Any, verb: str, row: Callable[[World], Any] | None = None, **fie
 
     def send(client: Client, world: World) -> Any:
         given = {name: value(world) if callable(value) else value for name, value in fields.items()}
-        return client.post(page(model, verb, row(world) if row else None), {name.replace("__", "-"): value for name, value in given.items()})
+        return client.post(
+            page(model, verb, row(world) if row else None), {name.replace("__", "-"): value for name, value in given.items()}
+        )
 
     return send
 
@@ -42,7 +44,9 @@ def rest(method: str, path: str, **body: Any) -> Door:
 
     def send(client: Client, world: World) -> Any:
         given = {name: value(world) if callable(value) else value for name, value in body.items()}
-        address = "/api/v1/" + path.format(**{name: getattr(value, "pk", value) for name, value in vars(world).items()}, tool=world.definitions["tools"].pk)
+        address = "/api/v1/" + path.format(
+            **{name: getattr(value, "pk", value) for name, value in vars(world).items()}, tool=world.definitions["tools"].pk
+        )
         data = b"" if method == "DELETE" else json.dumps(given).encode()
         headers = {"X-Switchyard-Tenant": world.tenant.slug}
         return client.generic(method, address, data, content_type="application/json", headers=headers)
@@ -71,7 +75,14 @@ def new_key(client: Client, world: World) -> Any:
     nonce, owner = re.search(r'name="nonce" value="([^"]+)"', shown), re.search(r'<option value="([^"]+)" selected', shown)
     assert nonce
     assert owner
-    given = {"name": "laptop", "owner": owner.group(1), "access": "inherit", "manage": "on", "lifetime": "", "nonce": nonce.group(1)}
+    given = {
+        "name": "laptop",
+        "owner": owner.group(1),
+        "access": "inherit",
+        "manage": "on",
+        "lifetime": "",
+        "nonce": nonce.group(1),
+    }
     return client.post(page(APIKey, "add"), given)
 
 
@@ -269,4 +280,10 @@ def test_resuming_both(world: World):
     client.force_login(make_user(world.tenant, "admin"))
     for kind, model, row in (("servers/{server}", Server, world.server), ("toolsets/{toolset}", Toolset, world.toolset)):
         rest("POST", f"{kind}/pause/")(client, world)
-        compare(client, world, form(model, "resume", lambda _, row=row: row), rest("POST", f"{kind}/resume/"), [f"{model._meta.model_name}.resumed"])
+        compare(
+            client,
+            world,
+            form(model, "resume", lambda _, row=row: row),
+            rest("POST", f"{kind}/resume/"),
+            [f"{model._meta.model_name}.resumed"],
+        )

@@ -28,10 +28,15 @@ MANY = 50
 
 def queries(api: Api, path: str) -> tuple[int, int]:
     """How many queries a list takes, and how many rows it has."""
-    with CaptureQueriesContext(connections["default"]) as one, CaptureQueriesContext(connections["audit" if "audit" in connections else "default"]) as two:
+    with (
+        CaptureQueriesContext(connections["default"]) as one,
+        CaptureQueriesContext(connections["audit" if "audit" in connections else "default"]) as two,
+    ):
         answer = api.get(path)
     assert answer.status_code == 200, answer.content
-    return len(one) + (len(two) if "audit" in connections else 0), len(answer.json().get("results", answer.json().get("tools", [])))
+    return len(one) + (len(two) if "audit" in connections else 0), len(
+        answer.json().get("results", answer.json().get("tools", []))
+    )
 
 
 def fill(world: World) -> None:
@@ -46,7 +51,9 @@ def fill(world: World) -> None:
         apply_found(first, offered)
         endpoint = Endpoint.objects.get(server=first)
         for number in range(MANY):
-            UpstreamProcess.objects.create(id=new_id(), endpoint=endpoint, worker="host:1", pid=number + 1, started_at=now(), seen_at=now())
+            UpstreamProcess.objects.create(
+                id=new_id(), endpoint=endpoint, worker="host:1", pid=number + 1, started_at=now(), seen_at=now()
+            )
             server = register_server(slug=f"s-{number}", transport="http", url=NOWHERE, headers={"X-Key": "v"})
             apply_found(server, found(tool("one"), instructions="Be kind."))
             create_toolset(slug=f"set-{number}", entries=[{"server": first, "pattern": f"tool-{number}"}, {"server": server}])
@@ -118,14 +125,20 @@ def test_filters_of_the_catalogue(world: World, root: Api):
 
 def test_filters_of_toolsets_grants_and_processes(world: World, root: Api):
     assert slugs(root, "toolsets/?composed=true") == {world.toolset.slug}
-    assert slugs(root, "toolsets/?composed=false") == slugs(root, f"toolsets/?server={world.server.slug}") == {world.server.slug}
+    assert (
+        slugs(root, "toolsets/?composed=false") == slugs(root, f"toolsets/?server={world.server.slug}") == {world.server.slug}
+    )
     root.post(f"toolsets/{world.toolset.slug}/pause/")
     assert slugs(root, "toolsets/?paused=true") == {world.toolset.slug}
     assert slugs(root, "toolsets/?paused=false") == {world.server.slug}
     assert slugs(root, f"toolsets/?search={world.toolset.slug[:8]}") == {world.toolset.slug}
     assert slugs(root, f"grants/?role={world.role.pk}&kind=server") == {str(world.grant.pk)}
     assert slugs(root, f"grants/?role={world.spare_role.pk}") == set()
-    assert slugs(root, f"processes/?server={world.server.slug}") == slugs(root, "processes/?worker=host:1") == {str(world.process.pk)}
+    assert (
+        slugs(root, f"processes/?server={world.server.slug}")
+        == slugs(root, "processes/?worker=host:1")
+        == {str(world.process.pk)}
+    )
     shown = root.get(f"grants/{world.grant.pk}/").json()
     assert (shown["subject"], shown["object"]) == (world.role.slug, world.server.slug)
 
@@ -152,4 +165,10 @@ def test_statistics_are_those_of_what_is_in_view(world: World, root: Api):
     root.post(f"servers/{world.server.slug}/approve-all/")
     root.post(f"servers/{world.server.slug}/pause/")
     figures = root.get("statistics/").json()["servers"]
-    assert (figures["total"], figures["active"], figures["tools"], figures["held"], figures["by_state"]["paused"]) == (1, 0, 2, 0, 1)
+    assert (figures["total"], figures["active"], figures["tools"], figures["held"], figures["by_state"]["paused"]) == (
+        1,
+        0,
+        2,
+        0,
+        1,
+    )

@@ -56,7 +56,25 @@ def test_no_changing_route_shows_a_secret_again(world: World, root: Api):
         root.post(f"{path}probe/"), root.post(f"{path}discover/"), root.get("servers/export/"), root.get(path), root.get("servers/"),
         root.post("users/", {"username": "ida", "password": canary}), root.patch("users/ida/", {"password": canary + "2"}),
     ]  # fmt: skip
-    assert [answer.status_code for answer in sent] == [201, 201, 200, 200, 400, 400, 201, 200, 200, 200, 200, 200, 200, 200, 200, 201, 200]
+    assert [answer.status_code for answer in sent] == [
+        201,
+        201,
+        200,
+        200,
+        400,
+        400,
+        201,
+        200,
+        200,
+        200,
+        200,
+        200,
+        200,
+        200,
+        200,
+        201,
+        200,
+    ]
     for number, answer in enumerate(sent):
         assert canary not in answer.content.decode(), number
     assert canary not in json.dumps(list(OutboxEvent.objects.values_list("payload", flat=True)))
@@ -74,7 +92,10 @@ def test_a_keys_text_stands_in_the_creating_answer_alone(world: World, root: Api
     secret = text.split("_", 2)[2]
     for route in ("api-keys/", f"api-keys/{first.json()['id']}/", f"api-keys/?prefix={first.json()['prefix']}"):
         assert secret not in root.get(route).content.decode()
-    for answer in (root.patch(f"api-keys/{first.json()['id']}/", {"name": "x"}), root.post(f"api-keys/{first.json()['id']}/revoke/")):
+    for answer in (
+        root.patch(f"api-keys/{first.json()['id']}/", {"name": "x"}),
+        root.post(f"api-keys/{first.json()['id']}/revoke/"),
+    ):
         assert secret not in answer.content.decode()
     kept = IdempotencyKey.objects.get(key=name)
     assert secret.encode() not in bytes(kept.body)
@@ -95,7 +116,13 @@ def test_arguments_that_look_like_secrets_are_for_those_who_may_change_them(worl
 
 def test_errors_do_not_repeat_secrets_of_the_request(root: Api):
     canary = unique("canary-value")
-    for body in ({"headers": {"X-Key": canary}}, {"headers": {"": canary}}, {"headers": [canary]}, {"env": {"A=B": canary}}, {"headers": {"Host": canary + "\n"}}):
+    for body in (
+        {"headers": {"X-Key": canary}},
+        {"headers": {"": canary}},
+        {"headers": [canary]},
+        {"env": {"A=B": canary}},
+        {"headers": {"Host": canary + "\n"}},
+    ):
         answer = root.post("servers/", {"slug": "Wrong Slug", "transport": "http", "url": "http://127.0.0.1:1/", **body})
         assert answer.status_code == 400
         assert canary not in answer.content.decode()

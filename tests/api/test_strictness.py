@@ -26,7 +26,9 @@ def test_malformed_bodies_are_refused_by_every_route(world: World, root: Api):
         path = route.path(world.named(route)[0] if route.parameter else "")
         for raw in (b"{", b'{"a": 1, "a": 2}', b'{"a": NaN}', b"\xff"):
             problem(root(route.method.upper(), path, raw=raw), 400, "malformed-request")
-        answer = root.client.generic(route.method.upper(), f"/api/v1/{path}", b"x=1", content_type="text/plain", headers=root.headers)
+        answer = root.client.generic(
+            route.method.upper(), f"/api/v1/{path}", b"x=1", content_type="text/plain", headers=root.headers
+        )
         problem(answer, 415, "unsupported-media-type")
     assert Server.unscoped.filter(tenant=world.tenant).count() == 1
 
@@ -51,7 +53,9 @@ def test_texts_that_no_database_takes(world: World, root: Api):
                 problem(root(route.method.upper(), path, raw=raw), 400, "malformed-request")
                 answer = root(route.method.upper(), path, {**body, name: "x" * 100_000})
                 assert answer.status_code in (400, 404), (route, name)
-            answer = root(route.method.upper(), path, {**body, name: {"a": [1]}} if name not in ("document", "arguments") else {name: 1})
+            answer = root(
+                route.method.upper(), path, {**body, name: {"a": [1]}} if name not in ("document", "arguments") else {name: 1}
+            )
             assert answer.status_code == 400, (route, name)
 
 
@@ -82,7 +86,15 @@ def test_unknown_parameters_are_named(world: World, root: Api):
     for route in routes():
         if route.method == "get":
             path = route.path(world.named(route)[0] if route.parameter else "")
-            for name in ("user__password__startswith", "tenant__slug", "owner__password", "format", "limi", "id__in", "__proto__"):
+            for name in (
+                "user__password__startswith",
+                "tenant__slug",
+                "owner__password",
+                "format",
+                "limi",
+                "id__in",
+                "__proto__",
+            ):
                 body = problem(root.get(f"{path}?{name}=x"), 400, "validation-failed")
                 assert body["errors"] == {name: ["There is no such parameter."]}, route
 
@@ -110,9 +122,17 @@ def test_cursors_that_are_not_ours(world: World, root: Api):
         {"o": ["slug", "id"], "p": [{"a": 1}, "b"], "b": 0}, {"o": ["slug", "id"], "p": ["a", "not an id"], "b": 0},
         {"o": ["slug", "id"], "p": ["\ud800", str(world.server.pk)], "b": 0}, {"o": ["slug", "id"], "p": [10**400, 10**400], "b": 1}, [], 7, None,
     ]  # fmt: skip
-    texts = ["x", "%00", "....", "e30", "=" * 10, "a" * 5000, *(base64.urlsafe_b64encode(json.dumps(one).encode()).decode() for one in forged)]
+    texts = [
+        "x",
+        "%00",
+        "....",
+        "e30",
+        "=" * 10,
+        "a" * 5000,
+        *(base64.urlsafe_b64encode(json.dumps(one).encode()).decode() for one in forged),
+    ]
     for route in LISTS:
-        if route.template not in ("statistics/",):
+        if route.template != "statistics/":
             for text in texts:
                 problem(root.get(f"{route.template}?cursor={text}"), 400, "validation-failed")
 
@@ -155,7 +175,9 @@ def test_a_session_may_repeat_a_request(world: World):
     client = Client()
     client.force_login(make_superuser())
     headers = {"Idempotency-Key": unique("key"), "X-Switchyard-Tenant": world.tenant.slug, "X-CSRFToken": "a" * 32}
-    answers = [client.post("/api/v1/roles/", {"slug": "once"}, content_type="application/json", headers=headers) for _ in range(2)]
+    answers = [
+        client.post("/api/v1/roles/", {"slug": "once"}, content_type="application/json", headers=headers) for _ in range(2)
+    ]
     assert [answer.status_code for answer in answers] == [201, 201]
     assert answers[1]["Idempotent-Replayed"] == "true"
 

@@ -73,7 +73,11 @@ def make_world(tenant: Tenant | None = None) -> World:
     canary = secrets.token_urlsafe(24)
     with tenant_scope(tenant.pk, SYSTEM):
         server = register_server(
-            slug=unique("server")[:40], transport="http", url=NOWHERE, headers={"Authorization": f"Bearer {canary}"}, review="hold-all"
+            slug=unique("server")[:40],
+            transport="http",
+            url=NOWHERE,
+            headers={"Authorization": f"Bearer {canary}"},
+            review="hold-all",
         )
     offer(
         server, tool("search", "Finds things."), tool("read", "Reads."), resources=[resource("docs://readme")],
@@ -112,6 +116,8 @@ def make_event(tenant: Tenant, call_id: str, **fields: Any) -> str:
         "call.outcome", int(moment.timestamp() * 1_000_000), tenant=str(tenant.pk), call_id=call_id, outcome="ok", actor="somebody",
         server="server", tool="search", details={"n": 1}, **fields,
     )  # fmt: skip
-    shown = SimpleNamespace(**{name: getattr(record, name) for name in ("tenant", "call_id", "outcome", "actor", "server", "tool")})
+    shown = SimpleNamespace(
+        **{name: getattr(record, name) for name in ("tenant", "call_id", "outcome", "actor", "server", "tool")}
+    )
     AuditEvent.objects.create(id=number, event_type=record.event_type, time=moment, body=encode(record)[1], **vars(shown))
     return event_name(number)

@@ -146,8 +146,8 @@ class Rogue:
                 answering.result()
                 if writer.is_closing():
                     return
-        except (OSError, asyncio.IncompleteReadError, ValueError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, ValueError, asyncio.CancelledError):
+            pass  # a cancelled one is at the end of its server
         finally:
             writer.close()
 

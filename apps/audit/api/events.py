@@ -43,7 +43,7 @@ class AuditEventsViewSet(ScopedAPIView, ViewSet):
         """Return the filters of the list."""
         return frozenset(EventQuery().fields) if self.action == "list" else frozenset()
 
-    @extend_schema(parameters=[EventQuery], responses=forced_singular_serializer(EventPageOut))
+    @extend_schema(parameters=[EventQuery], responses=forced_singular_serializer(EventPageOut))  # type: ignore[no-untyped-call]
     def list(self, request: Request) -> Response:
         """Search the log."""
         query = EventQuery(data=request.query_params)

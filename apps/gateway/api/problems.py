@@ -13,7 +13,8 @@ def problem_of_call(report: CallReport) -> SwitchyardError:
     message = str(error.get("message", ""))
     known = {"call_id": report.call_id, "events": report.events}
     if isinstance(data, dict) and data.get("call_id") == report.call_id:  # else a server's words that only look like ours
-        for kind in (SwitchyardError, *_below(SwitchyardError)):
+        kinds: list[type[SwitchyardError]] = [SwitchyardError, *_below(SwitchyardError)]
+        for kind in kinds:
             if kind().type == data.get("type"):
                 extra = {name: value for name, value in data.items() if name not in ("type", "title")}
                 return kind(message, **{**extra, **known})

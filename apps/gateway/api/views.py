@@ -63,7 +63,7 @@ class StatisticsViewSet(ScopedAPIView, ViewSet):
         """Return the window and the filters."""
         return frozenset(StatisticsQuery().fields)
 
-    @extend_schema(parameters=[StatisticsQuery], responses=forced_singular_serializer(StatisticsOut))
+    @extend_schema(parameters=[StatisticsQuery], responses=forced_singular_serializer(StatisticsOut))  # type: ignore[no-untyped-call]
     def list(self, request: Request) -> Response:
         """Return the figures of a window."""
         query = StatisticsQuery(data=request.query_params)

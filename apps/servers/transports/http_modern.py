@@ -31,7 +31,7 @@ from apps.servers.transports.wire import (
     request_body,
 )
 
-LISTEN_LIMITS = Limits(total=None, sock_connect=10.0, sock_read=300.0)
+LISTEN_LIMITS = Limits(sock_connect=10.0, sock_read=300.0)
 """A standing stream that says nothing for 5 minutes (no keep-alive comment either) counts as dead."""
 LISTEN_BYTES = 4 * 1024 * 1024
 _KEPT_HEADERS = 512

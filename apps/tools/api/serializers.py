@@ -94,7 +94,9 @@ class ApproveAllIn(InputSerializer):
     """What was seen."""
 
     expected_digests = serializers.DictField(
-        child=serializers.CharField(max_length=64), required=False, help_text="Id to the digest that was seen; anything else is left."
+        child=serializers.CharField(max_length=64),
+        required=False,
+        help_text="Id to the digest that was seen; anything else is left.",
     )
 
 
@@ -126,7 +128,7 @@ class UseOut(serializers.Serializer[Any]):
 
     kind = serializers.CharField()
     id = serializers.CharField()
-    label = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]  # a field of that name, collected by DRF
     allowed = serializers.BooleanField()
     rule = serializers.CharField()
     reason = serializers.CharField()

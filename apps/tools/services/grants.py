@@ -71,7 +71,9 @@ def revoke_grants_on_server(server: Any) -> None:
     that a later server of that slug inherits none.
     """
     named = Q(kind=Grant.Kind.TOOL, pattern__startswith=f"{server.slug}{SEPARATOR}")
-    _revoke_with(named | Q(server=server) | Q(toolset__server=server), server.tenant_id, f"the server {server.slug} was deleted")
+    _revoke_with(
+        named | Q(server=server) | Q(toolset__server=server), server.tenant_id, f"the server {server.slug} was deleted"
+    )
 
 
 def revoke_grants_on_toolset(toolset: Any) -> None:
