@@ -12,8 +12,8 @@ def test_registrations_grants_and_discoveries_side_by_side(shared_product, rogue
     key = made(rest(shared_product, "POST", "api-keys/", {"name": unique("beside")}))
     refused = []
 
-    def check(answer):
-        if answer.status >= 400:
+    def check(answer, *allowed):
+        if answer.status >= 400 and answer.status not in allowed:
             refused.append((answer.status, answer.body[:300]))
 
     def operate():
@@ -28,7 +28,7 @@ def test_registrations_grants_and_discoveries_side_by_side(shared_product, rogue
             )
             check(rest(shared_product, "POST", f"servers/{slug}/pause/"))
             check(rest(shared_product, "POST", f"servers/{slug}/resume/"))
-            check(rest(shared_product, "POST", f"servers/{slug}/discover/"))
+            check(rest(shared_product, "POST", f"servers/{slug}/discover/"), 409)  # 409: one is under way
             check(rest(shared_product, "POST", "grants/", {"kind": "server", "server": slug, "role": "user"}))
 
     threads = [threading.Thread(target=operate) for _ in range(4)]
