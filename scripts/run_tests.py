@@ -3,7 +3,7 @@
     python scripts/run_tests.py [pytest arguments]
 
 The last line is `N passed, N failed[, N errors][, N skipped] in N s`; the exit code is 0 only when both passes ended with 0.
-Both must end within SWITCHYARD_TEST_SECONDS (default 1080); a pass that is cut off counts as one error.
+Both must end within SWITCHYARD_TEST_SECONDS (default 3000); a pass that is cut off counts as one error.
 """
 
 import os
@@ -69,7 +69,7 @@ def run_pass(database: str, arguments: list[str], report: Path, seconds: float) 
 def main(arguments: list[str]) -> int:
     """Run both passes; return the exit code."""
     started = time.monotonic()
-    deadline = started + float(os.environ.get("SWITCHYARD_TEST_SECONDS", "1080"))
+    deadline = started + float(os.environ.get("SWITCHYARD_TEST_SECONDS", "3000"))
     totals: Counter[str] = Counter()
     codes = []
     if not arguments:  # here and not where they are first used, so that what takes long is seen; without them tests say so

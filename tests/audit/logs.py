@@ -25,12 +25,16 @@ GUARDED = ("audit_chain", "audit_event", "audit_head")
 
 _MIGRATE = """
 import sys
+from urllib.parse import urlsplit
 import django
 from django.conf import settings
-import environ
-url = sys.argv[1]
+at = urlsplit(sys.argv[1])
+database = {
+    "ENGINE": "django.db.backends.postgresql", "NAME": at.path[1:], "USER": at.username, "PASSWORD": at.password,
+    "HOST": at.hostname, "PORT": at.port,
+} if at.scheme.startswith("postgres") else {"ENGINE": "django.db.backends.sqlite3", "NAME": at.path[1:]}
 settings.configure(
-    INSTALLED_APPS=["apps.common", "apps.audit"], DATABASES={"default": environ.Env.db_url_config(url)}, AUDIT_DATABASE="default",
+    INSTALLED_APPS=["apps.common", "apps.audit"], DATABASES={"default": database}, AUDIT_DATABASE="default",
     DATABASE_ROUTERS=["apps.audit.router.AuditRouter"], USE_TZ=True,
 )
 django.setup()

@@ -121,7 +121,7 @@ async def test_a_revoked_right_refuses_and_heals(postgres_config: SinkConfig) ->
     chain_is_whole(postgres_config)
 
 
-async def test_a_cut_connection_is_not_noticed_by_callers(postgres_config: SinkConfig) -> None:
+async def test_a_cut_connection_costs_no_acknowledged_row_and_at_most_a_refusal(postgres_config: SinkConfig) -> None:
     cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'switchyard-audit' AND datname = current_database()"
     async with running(postgres_config) as sink:
         done: list[int] = []
@@ -129,20 +129,24 @@ async def test_a_cut_connection_is_not_noticed_by_callers(postgres_config: SinkC
 
         async def caller(number: int) -> None:
             while not stopping:
-                done.append(await sink.append(note(details={"caller": number})))
+                try:
+                    done.append(await sink.append(note(details={"caller": number})))
+                except AuditUnavailable:  # the connection was cut again while it was made anew
+                    await asyncio.sleep(0.01)
 
         callers = [asyncio.ensure_future(caller(number)) for number in range(10)]
         with raw(postgres_config) as other:
-            for number in range(5):
+            for _ in range(5):
+                failures = sink.statistics.failures
                 await asyncio.to_thread(other.execute, cut)
-                await eventually_async(lambda number=number: sink.statistics.failures == number + 1)
+                await eventually_async(lambda failures=failures: sink.statistics.failures > failures)
                 before = len(done)
                 await eventually_async(lambda before=before: len(done) > before + 50)
         stopping = True
         await asyncio.gather(*callers)
         assert sink.statistics.writer == 0
     assert len(set(done)) == len(done)
-    assert chain_is_whole(postgres_config) == len(done)
+    assert chain_is_whole(postgres_config) >= len(done)
 
 
 @pytest.mark.slow

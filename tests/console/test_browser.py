@@ -47,6 +47,7 @@ def page(browser: Any, shared_product: Product) -> Iterator[Any]:
     """A signed-in page; at the end it must have seen no error."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, base_url=shared_product.base_url)
     opened = context.new_page()
+    opened.set_default_timeout(60_000)
     errors: list[str] = []
     opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
@@ -77,7 +78,7 @@ def register(page: Any, slug: str) -> None:
     page.fill("#id_args", str(PROGRAM))
     page.select_option("#id_review", "hold-all")
     page.get_by_role("button", name="Test connection").click()
-    page.wait_for_selector("#dialog >> text=It answers", timeout=20_000)
+    page.wait_for_selector("#dialog >> text=It answers", timeout=60_000)
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Save", exact=True).click()
     page.wait_for_url(re.compile(r"/admin/servers/server/$"))
@@ -100,7 +101,7 @@ def test_from_a_server_to_an_audited_call(page: Any, shared_product: Product) ->
         page.get_by_role("link", name="Discover", exact=True).first.click()
         page.wait_for_selector("#dialog button[type=submit]")
         page.click("#dialog button[type=submit]")
-        page.wait_for_selector("#dialog >> text=/It answered|It could not|runs already|alert/", timeout=20_000)
+        page.wait_for_selector("#dialog >> text=/It answered|It could not|runs already|alert/", timeout=60_000)
         return page.locator("#dialog >> text=It answered").count() > 0
 
     eventually(discovered, within=40, every=0.5)
@@ -158,7 +159,7 @@ def test_from_a_server_to_an_audited_call(page: Any, shared_product: Product) ->
 def _called(page: Any, form: Any) -> bool:
     """Call; a tool that was approved a moment ago is in force within a second."""
     form.get_by_role("button", name="Call look_up").click()
-    page.wait_for_selector("#played [data-outcome], #played [role=alert]", timeout=20_000)
+    page.wait_for_selector("#played [data-outcome], #played [role=alert]", timeout=60_000)
     return page.locator('#played [data-outcome="ok"]').count() == 1
 
 
@@ -210,7 +211,7 @@ def test_composing_a_toolset(page: Any) -> None:
     page.fill("#id_slug", "sums")
     page.fill("#entries-search", "calculate")
     page.locator("#entries-found [data-offered]", has_text="calculate").get_by_role(
-        "button", name=re.compile("^Add calculate")
+        "button", name=re.compile("^Add calculate of system$")
     ).click()
     entry = page.locator("[data-entries-list] [data-entry]")
     assert entry.count() == 1

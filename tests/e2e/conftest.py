@@ -8,6 +8,7 @@ import pytest
 
 from tests import services
 from tests.e2e.rogue import Rogue
+from tests.e2e.support import serving_memory
 from tests.product import Product
 
 
@@ -47,3 +48,12 @@ def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start
             return product
 
         yield start
+
+
+@pytest.fixture
+def memory(shared_product: Product) -> Iterator[None]:
+    """Fail when the product keeps more than 50 MB of what a test threw at it."""
+    before = serving_memory(shared_product)
+    yield
+    grown = serving_memory(shared_product) - before
+    assert grown < 50 * 1024 * 1024, f"grown by {grown / 1024 / 1024:.0f} MB"

@@ -92,6 +92,10 @@ def test_no_list_of_the_other_side_names_anything_of_ours(shared_product, sides)
     for path in lists:
         answer = rest(shared_product, "GET", path, key=b.key)
         text = answer.body.decode()
+        if path == "audit-events/":
+            # what B itself has tried stands in its own log, in its own words
+            events = [json.dumps(event) for event in answer.json["results"]]
+            text = "\n".join(event for event in events if b.admin["id"] not in event and b.user["id"] not in event)
         found = [word for word in a.words() if word in text]
         assert not found, f"{path} tells B of {found}"
         if path in ("servers/", "tools/", "toolsets/", "api-keys/"):
@@ -248,8 +252,11 @@ def test_a_copy_of_a_built_in_server_is_trusted_with_no_tenant(shared_product, s
         "cwd": str(ROOT),
     }
     b.make("servers/", {"slug": slug, **settings})
-    b.make("grants/", {"kind": "server", "server": slug, "user": b.user["username"]})
-    client = Client(shared_product, "modern", f"/mcp/{slug}", b.key)
-    eventually(lambda: client.ask("tools/list").status == 200 and "context_set" in client.names(), within=30)
-    answer = client.call("context_set", {"key": "k", "value": "v"})
-    assert "error" in answer.json or answer.result.get("isError") is True
+    try:
+        client = Client(shared_product, "modern", f"/mcp/{slug}", b.key)
+        b.make("grants/", {"kind": "server", "server": slug, "user": b.user["username"]})
+        eventually(lambda: client.ask("tools/list").status == 200 and "context_set" in client.names(), within=30)
+        answer = client.call("context_set", {"key": "k", "value": "v"})
+        assert "error" in answer.json or answer.result.get("isError") is True
+    finally:
+        made(rest(shared_product, "DELETE", f"servers/{slug}/", tenant=b.tenant))
