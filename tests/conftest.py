@@ -15,7 +15,7 @@ from tests.product import Product
 _redis_numbers = itertools.count(0)
 
 
-_PRODUCT = {"product", "shared_product", "start_product", "postgres_url", "redis_url"}
+_PRODUCT = {"product", "shared_product", "own_product", "start_product", "postgres_url", "redis_url"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -137,6 +137,16 @@ def product(request: pytest.FixtureRequest, start_product: StartProduct) -> Prod
 @pytest.fixture(scope="session")
 def shared_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """A running Switchyard that tests of this process share; leave it as you found it."""
+    yield from _running(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def own_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A running Switchyard of one module alone, for tests that need it as new or leave much behind."""
+    yield from _running(tmp_path_factory)
+
+
+def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     options = {}
     name = f"s_{secrets.token_hex(6)}"
     place = tmp_path_factory.mktemp("shared") / "home"

@@ -350,3 +350,15 @@ def test_the_schema_describes_it(django_user_model):
 def test_the_sign_in_password_is_what_the_factories_say():
     assert make_user(make_tenant()).check_password(PASSWORD)
     assert Tenant.objects.exists()
+
+
+def test_messages_within_lists_are_told_by_place():
+    from apps.common.api.problems import _details
+
+    nested = {"entries": [{}, {"pattern": ["No."], "x": ["There is no such field."]}], "name": ["Short.", "Dull."]}
+    assert _details(nested) == {
+        "entries.1.pattern": ["No."],
+        "entries.1.x": ["There is no such field."],
+        "name": ["Short.", "Dull."],
+    }
+    assert _details(["Nothing fits."]) == {"non_field_errors": ["Nothing fits."]}

@@ -43,15 +43,15 @@ def browser(chromium: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, shared_product: Product) -> Iterator[Any]:
+def page(browser: Any, own_product: Product) -> Iterator[Any]:
     """A signed-in page; at the end it must have seen no error."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, base_url=shared_product.base_url)
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, base_url=own_product.base_url)
     opened = context.new_page()
     opened.set_default_timeout(60_000)
     errors: list[str] = []
     opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
-    sign_in(opened, shared_product)
+    sign_in(opened, own_product)
     yield opened
     context.close()
     assert not errors, errors
@@ -91,7 +91,7 @@ def open_row(page: Any, address: str, text: str) -> None:
     page.wait_for_load_state()
 
 
-def test_from_a_server_to_an_audited_call(page: Any, shared_product: Product) -> None:
+def test_from_a_server_to_an_audited_call(page: Any, own_product: Product) -> None:
     register(page, "front-desk")
     open_row(page, "/admin/servers/server/?q=front-desk", "front-desk")
     address = page.url
@@ -163,7 +163,7 @@ def _called(page: Any, form: Any) -> bool:
     return page.locator('#played [data-outcome="ok"]').count() == 1
 
 
-def test_a_key_appears_once_and_works(page: Any, shared_product: Product) -> None:
+def test_a_key_appears_once_and_works(page: Any, own_product: Product) -> None:
     page.goto("/admin/accounts/apikey/")
     page.get_by_role("link", name="Make key").first.click()
     page.fill("#id_name", "browser key")
@@ -187,7 +187,7 @@ def test_a_key_appears_once_and_works(page: Any, shared_product: Product) -> Non
         "Content-Type": "application/json",
         "Accept": "application/json, text/event-stream",
     }
-    with urllib.request.urlopen(urllib.request.Request(f"{shared_product.base_url}/mcp", body, headers), timeout=10) as answer:
+    with urllib.request.urlopen(urllib.request.Request(f"{own_product.base_url}/mcp", body, headers), timeout=10) as answer:
         assert answer.status == 200
 
 
@@ -227,15 +227,15 @@ def test_composing_a_toolset(page: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_scrolls_sideways_on_a_telephone(scheme: str, browser: Any, shared_product: Product) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844}, base_url=shared_product.base_url, color_scheme=scheme)
+def test_no_page_scrolls_sideways_on_a_telephone(scheme: str, browser: Any, own_product: Product) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, base_url=own_product.base_url, color_scheme=scheme)
     page = context.new_page()
     errors: list[str] = []
     page.on("console", lambda message: errors.append(f"{page.url}: {message.text}") if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(f"{page.url}: {error}"))
     page.goto("/admin/login/")
     assert not page.evaluate(OVERFLOW)["scrolls"]
-    sign_in(page, shared_product)
+    sign_in(page, own_product)
     addresses = [f"/admin/{name}" for name in LISTS]
     for address in list(addresses):
         page.goto(address)

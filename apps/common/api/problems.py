@@ -154,19 +154,26 @@ def _of_drf(error: exceptions.APIException) -> SwitchyardError:
             return of_status(error.status_code)
 
 
-def _details(detail: Any) -> dict[str, Any]:
-    """Return DRF's details as field to messages; what belongs to no field stands under `non_field_errors`."""
-    if isinstance(detail, dict):
-        return {str(name): _plain(value) for name, value in detail.items()}
-    return {"non_field_errors": _plain(detail)}
+def _details(detail: Any) -> dict[str, list[str]]:
+    """Return DRF's details as field to messages; within lists and objects the field is `entries.0.pattern`.
+
+    What belongs to no field stands under `non_field_errors`.
+    """
+    found: dict[str, list[str]] = {}
+    _collect("", detail, found)
+    return found
 
 
-def _plain(detail: Any) -> Any:
+def _collect(name: str, detail: Any, found: dict[str, list[str]]) -> None:
     if isinstance(detail, dict):
-        return {str(name): _plain(value) for name, value in detail.items()}
-    if isinstance(detail, list | tuple):
-        return [_plain(value) for value in detail]
-    return str(detail)
+        for key, value in detail.items():
+            _collect(f"{name}.{key}" if name else str(key), value, found)
+    elif isinstance(detail, list | tuple):
+        for index, value in enumerate(detail):
+            nested = isinstance(value, dict | list | tuple)
+            _collect(f"{name}.{index}" if nested and name else name, value, found)
+    else:
+        found.setdefault(name or "non_field_errors", []).append(str(detail))
 
 
 def _messages(error: DjangoValidationError) -> dict[str, list[str]]:
