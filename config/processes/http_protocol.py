@@ -4,7 +4,7 @@ Bounded here are a request's head, and a body that goes on after its request was
 bounded by who reads it.
 """
 
-from asyncio import TimerHandle, Transport
+from asyncio import AbstractEventLoop, TimerHandle, Transport
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,6 +20,47 @@ _TOO_LONG = (
 )
 
 
+class JoiningTransport:
+    """A transport that writes an answer's head together with the first of its body: uvicorn writes them apart.
+
+    One system call instead of two, and the peer is woken once. A head that is alone when the event loop comes round goes alone.
+    """
+
+    __slots__ = ("_held", "_loop", "real")
+
+    def __init__(self, real: Transport, loop: AbstractEventLoop) -> None:
+        self.real = real
+        self._loop = loop
+        self._held = b""
+
+    def write(self, data: bytes) -> None:
+        """Keep a head for a moment; write anything else, after what was kept."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        elif data.startswith(b"HTTP/1.1 "):
+            self._held = data
+            self._loop.call_soon(self._flush)
+            return
+        self.real.write(data)
+
+    def close(self) -> None:
+        """Write what was kept, and close."""
+        self._flush()
+        self.real.close()
+
+    def is_closing(self) -> bool:
+        """See `asyncio.BaseTransport`."""
+        return self.real.is_closing()
+
+    def _flush(self) -> None:
+        if self._held:
+            data, self._held = self._held, b""
+            self.real.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits; on a request that arrives whole they cost two comparisons."""
 
@@ -31,6 +72,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
         super().connection_made(transport)
+        self.transport = JoiningTransport(transport, self.loop)  # type: ignore[assignment]
         self._arm()
 
     def data_received(self, data: bytes) -> None:
@@ -60,6 +102,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Hand the connection to the WebSocket protocol, which has limits of its own."""
         self._upgraded = True
         self._disarm()
+        self.transport = self.transport.real  # type: ignore[attr-defined]
         super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:

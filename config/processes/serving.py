@@ -22,6 +22,8 @@ GRACE_SECONDS = 6
 """Requests in flight have this long to finish after a signal to stop."""
 EMBEDDED_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 75
+COLLECT = (20_000, 20, 20)
+"""New containers between two collections, and collections between two of the next generation: a call makes few cycles."""
 WEBSOCKET_BYTES = 4 * 1024 * 1024
 
 
@@ -40,6 +42,7 @@ class Server(uvicorn.Server):
         # what was made up to here lives as long as the process: keep the collector from walking it again and again
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECT)
         lifeline.report_ready(self.report_fd)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apps.common import secret_shapes
 from apps.common.redaction import MARK, MAX_DEPTH, is_secret_name, redact, redact_text, sample, sample_json
 
 ALNUM = string.ascii_letters + string.digits
@@ -181,6 +182,12 @@ def test_json_text_at_hand_is_taken_where_it_holds_nothing():
     assert sample_json(orjson.dumps(secret), secret) == '{"a":1,"password":"[redacted]"}'
     escaped = b'{"pass\\u0077ord": "hunter2"}'
     assert "hunter2" not in sample_json(escaped, json.loads(escaped))
+
+
+def test_every_word_that_a_secret_needs_is_looked_for():
+    for word in secret_shapes._WORDS:
+        assert secret_shapes.may_hold_secret(f'{{"a":"x{word.upper()}x"}}'), word
+    assert not secret_shapes.may_hold_secret('{"content":[{"type":"text","text":"hello, how are you?"}],"is_error":false}')
 
 
 def test_ten_megabytes_cost_no_more_than_two_kilobytes():

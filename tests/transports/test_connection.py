@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 
 import pytest
+from yarl import URL
 
 from apps.common.errors import UpstreamDied, UpstreamProtocolError
-from apps.common.http import HttpClient
+from apps.common.http import HttpClient, RequestHeaders
 from apps.common.http.connection import HIGH_WATER, Connection
 from tests.support import eventually_async
 from tests.transports.peers import LOOPBACK, Request, peer, reply
@@ -120,10 +121,7 @@ async def test_a_body_that_nobody_reads_is_not_taken_in():
                 sent[0] += 0x10000
 
     async with peer(endless) as there, client() as http:
-        from multidict import CIMultiDict
-        from yarl import URL
-
-        response = await http.request("GET", URL(there.url), headers=CIMultiDict())
+        response = await http.request("GET", URL(there.url), headers=RequestHeaders({}))
         before = -1
         while before != sent[0]:
             before = sent[0]

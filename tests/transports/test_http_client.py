@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from multidict import CIMultiDict
 from yarl import URL
 
 from apps.common.errors import (
@@ -19,7 +18,7 @@ from apps.common.errors import (
     UpstreamTooLarge,
     UpstreamUnavailable,
 )
-from apps.common.http import HttpClient, Limits, NetworkPolicy
+from apps.common.http import HttpClient, Limits, NetworkPolicy, RequestHeaders
 from tests.transports.peers import LOOPBACK, Request, peer, reply
 
 
@@ -37,7 +36,7 @@ async def fine(request: Request, writer: asyncio.StreamWriter) -> None:
 
 
 async def get(http: HttpClient, url: str, limit: int = 1000, method: str = "GET", **options):
-    response = await http.request(method, URL(url), headers=CIMultiDict(), **options)
+    response = await http.request(method, URL(url), headers=RequestHeaders({}), **options)
     return response.status, await response.read(limit)
 
 

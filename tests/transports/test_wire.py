@@ -72,7 +72,7 @@ def test_credentials_cannot_replace_headers_of_the_protocol() -> None:
         "Accept-Encoding": "gzip", "Transfer-Encoding": "chunked", "Mcp-Session-Id": "x", "MCP-METHOD": "x", "Mcp-Param-A": "x",
         "Connection": "close", "user-agent": "me",
     }  # fmt: skip
-    assert dict(base_headers(mine)) == {
+    assert dict(base_headers(mine).fields) == {
         "user-agent": "me",
         "Authorization": "Bearer s",
         "X-Api-Key": "k",

@@ -3,5 +3,15 @@
 from apps.common.http.addresses import NetworkPolicy, address_of_host
 from apps.common.http.check import check_url, check_url_sync
 from apps.common.http.client import HttpClient, HttpResponse, Limits
+from apps.common.http.headers import RequestHeaders
 
-__all__ = ("HttpClient", "HttpResponse", "Limits", "NetworkPolicy", "address_of_host", "check_url", "check_url_sync")
+__all__ = (
+    "HttpClient",
+    "HttpResponse",
+    "Limits",
+    "NetworkPolicy",
+    "RequestHeaders",
+    "address_of_host",
+    "check_url",
+    "check_url_sync",
+)

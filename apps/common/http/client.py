@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from multidict import CIMultiDict
 from yarl import URL
 
 from apps.common.errors import AddressRefused, UpstreamUnavailable
 from apps.common.http.addresses import NetworkPolicy
 from apps.common.http.check import admit_url
-from apps.common.http.connection import Connection, HttpResponse, head_of
+from apps.common.http.connection import Connection, HttpResponse
+from apps.common.http.headers import RequestHeaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ KEEP_ALIVE_SECONDS = 4.0
 """Below the 5 s after which most servers close an idle connection, so that we rarely write into a closing one."""
 DNS_SECONDS = 10.0
 _KEPT = 4096
-"""Hosts, names and request heads remembered."""
+"""Hosts and names remembered."""
 _Key = tuple[str, str, int]
 
 
@@ -66,11 +66,10 @@ class HttpClient:
         self._open: set[Connection] = set()
         self._names: dict[tuple[str, int], tuple[float, list[str]]] = {}
         self._places: dict[URL, tuple[_Key, str, str]] = {}
-        self._heads: dict[tuple[int, str, URL], tuple[CIMultiDict[str], bytes]] = {}
         self._reaper: asyncio.TimerHandle | None = None
 
     async def request(
-        self, method: str, url: URL, *, headers: CIMultiDict[str], body: bytes | None = None, limits: Limits = DEFAULT_LIMITS
+        self, method: str, url: URL, *, headers: RequestHeaders, body: bytes | None = None, limits: Limits = DEFAULT_LIMITS
     ) -> HttpResponse:
         """Send a request and return the answer as soon as its headers are there.
 
@@ -80,7 +79,8 @@ class HttpClient:
         if self._closed:
             raise UpstreamUnavailable("The client is closed.")
         place = self._places.get(url) or self._place(url)
-        message = self._message(method, url, place, headers, body)
+        head = headers.head(method, url, place[2])
+        message = head + b"\r\n" if body is None else b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
         connection = self._take(place[0])
         if connection is None:
             connection = await self._dial(place[0], place[1], limits.sock_connect)
@@ -108,22 +108,6 @@ class HttpClient:
             self._places.clear()
         place = self._places[url] = ((url.scheme, host, port), host, shown if port == default else f"{shown}:{port}")
         return place
-
-    def _message(
-        self, method: str, url: URL, place: tuple[_Key, str, str], headers: CIMultiDict[str], body: bytes | None
-    ) -> bytes:
-        # Callers send the same headers object again and again; holding it here keeps its id from being given to another.
-        kept = self._heads.get((id(headers), method, url))
-        if kept is not None and kept[0] is headers:
-            head = kept[1]
-        else:
-            head = head_of(method, url.raw_path_qs, place[2], headers)
-            if len(self._heads) >= _KEPT:
-                self._heads.clear()
-            self._heads[id(headers), method, url] = (headers, head)
-        if body is None:
-            return head + b"\r\n"
-        return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
     # Connections
 
@@ -247,4 +231,4 @@ def _default_tls() -> ssl.SSLContext:
     return _tls
 
 
-__all__ = ("DEFAULT_LIMITS", "AddressRefused", "HttpClient", "HttpResponse", "Limits")
+__all__ = ("DEFAULT_LIMITS", "AddressRefused", "HttpClient", "HttpResponse", "Limits", "RequestHeaders")

@@ -16,7 +16,6 @@ from apps.common.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
     UpstreamTooLarge,
-    UpstreamUnavailable,
 )
 
 MAX_HEAD = 64 * 1024
@@ -220,24 +219,25 @@ class Connection(asyncio.Protocol):
         waiter = self._waiter = self._loop.create_future()
         self._head_size = self._heads = 0
         self._transport.write(message)
+        timer = self._loop.call_later(read_limit, self._late, waiter) if read_limit is not None else None
         try:
-            if read_limit is None:
-                await waiter
-            else:
-                async with asyncio.timeout(read_limit):
-                    await waiter
-        except BaseException as error:
+            await waiter
+        except BaseException:
             # Only as long as the connection is still this exchange's: its answer may have come whole a moment ago.
             if self._response is response:
                 self.abort()
-            if isinstance(error, TimeoutError):
-                raise UpstreamTimeout(f"{self.host} did not answer in time.") from None
             raise
         finally:
             # The answer may have come whole, and the next exchange begun, before this task had its turn.
             if self._waiter is waiter:
                 self._waiter = None
+            if timer is not None:
+                timer.cancel()
         return response
+
+    def _late(self, waiter: asyncio.Future[None]) -> None:
+        if not waiter.done():
+            waiter.set_exception(UpstreamTimeout(f"{self.host} did not answer in time."))
 
     def abort(self) -> None:
         """Drop the connection now; who waits for its answer hears that it ended."""
@@ -354,18 +354,3 @@ def _until_close(response: HttpResponse) -> bool:
     """Tell whether the end of the connection is the end of the body (RFC 9112, section 6.3)."""
     headers = response.headers
     return "Content-Length" not in headers and "Transfer-Encoding" not in headers
-
-
-def head_of(method: str, target: str, host: str, headers: CIMultiDict[str]) -> bytes:
-    """Return a request's head without Content-Length and the empty line. Raises UpstreamUnavailable for what HTTP cannot carry."""
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
-    for name, value in headers.items():
-        if not name or not _TOKEN.issuperset(name) or any(mark in value for mark in "\r\n\x00"):
-            raise UpstreamUnavailable(f"The request to {host} cannot be sent: a header is not valid.")
-        lines.append(f"{name}: {value}")
-    if any(mark <= " " or mark == "\x7f" for mark in target):
-        raise UpstreamUnavailable(f"The request to {host} cannot be sent: its address is not valid.")
-    return ("\r\n".join(lines) + "\r\n").encode()
-
-
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")

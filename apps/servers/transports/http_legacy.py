@@ -5,10 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from multidict import CIMultiDict
-
 from apps.common.errors import UpstreamDied, UpstreamError, UpstreamProtocolError, UpstreamUnavailable
-from apps.common.http import HttpResponse
+from apps.common.http import HttpResponse, RequestHeaders
 from apps.servers.domain import LEGACY_REVISIONS
 from apps.servers.transports.announcements import Announcements
 from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
@@ -61,7 +59,7 @@ class LegacySession:
     id: str | None
     revision: str
     result: Json
-    headers: CIMultiDict[str] = field(repr=False)
+    headers: RequestHeaders = field(repr=False)
     log_level: str = ""
 
 
@@ -116,11 +114,10 @@ class LegacyHttp:
         if spoken not in LEGACY_REVISIONS:
             raise UpstreamProtocolError(f"The server speaks MCP revision {str(spoken)[:20]}, which Switchyard does not.")
         session_id = response.headers.get("Mcp-Session-Id")
-        headers = wire.headers.copy()
-        headers["MCP-Protocol-Version"] = spoken
+        fields = {"MCP-Protocol-Version": spoken}
         if session_id is not None:
-            headers["Mcp-Session-Id"] = session_id
-        session = LegacySession(session_id, spoken, answer.result, headers)
+            fields["Mcp-Session-Id"] = session_id
+        session = LegacySession(session_id, spoken, answer.result, wire.headers.changed(fields))
         await self._send(session, notification_body("notifications/initialized"))
         return session
 
@@ -236,10 +233,7 @@ class LegacyHttp:
 
     async def resume(self, session: LegacySession, last_id: str) -> HttpResponse:
         """Take up a broken stream after the event `last_id`; UpstreamDied when the server cannot."""
-        headers = session.headers.copy()
-        headers["Accept"] = "text/event-stream"
-        headers["Last-Event-ID"] = last_id
-        del headers["Content-Type"]
+        headers = session.headers.changed({"Accept": "text/event-stream", "Last-Event-ID": last_id}, without=("Content-Type",))
         try:
             response = await self._wire.http.request("GET", self._wire.url, headers=headers)
         except UpstreamUnavailable:
@@ -255,9 +249,7 @@ class LegacyHttp:
         `opened` tells that it stands.
         """
         session = await self.session()
-        headers = session.headers.copy()
-        headers["Accept"] = "text/event-stream"
-        del headers["Content-Type"]
+        headers = session.headers.changed({"Accept": "text/event-stream"}, without=("Content-Type",))
         response = await self._wire.http.request("GET", self._wire.url, headers=headers, limits=LISTEN_LIMITS)
         try:
             if response.status == 404 or (response.status == 400 and session.id is not None):

@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from multidict import CIMultiDict
-
 from apps.common.errors import UpstreamDied, UpstreamError, UpstreamProtocolError
-from apps.common.http import HttpResponse, Limits
+from apps.common.http import HttpResponse, Limits, RequestHeaders
 from apps.servers.transports.announcements import Announcements
 from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
 from apps.servers.transports.http_wire import (
@@ -54,11 +52,10 @@ class ModernHttp:
 
     def __init__(self, wire: HttpWire) -> None:
         self._wire = wire
-        self._base = wire.headers.copy()
-        self._base["MCP-Protocol-Version"] = LATEST_MODERN
-        self._headers: dict[tuple[str, str | None], CIMultiDict[str]] = {}
+        self._base = wire.headers.changed({"MCP-Protocol-Version": LATEST_MODERN})
+        self._headers: dict[tuple[str, str | None], RequestHeaders] = {}
 
-    def _headers_of(self, request: UpstreamRequest) -> CIMultiDict[str]:
+    def _headers_of(self, request: UpstreamRequest) -> RequestHeaders:
         """Return the headers of this request; those without parameters of their own are kept."""
         method, params = request.method, request.params
         member = NAME_MEMBER.get(method)
@@ -67,17 +64,15 @@ class ModernHttp:
             name = None
         headers = self._headers.get((method, name))
         if headers is None:
-            headers = self._base.copy()
-            headers["Mcp-Method"] = header_value(method)
+            fields = {"Mcp-Method": header_value(method)}
             if name is not None:
-                headers["Mcp-Name"] = header_value(name)
+                fields["Mcp-Name"] = header_value(name)
+            headers = self._base.changed(fields)
             if len(self._headers) >= _KEPT_HEADERS:
                 self._headers.clear()
             self._headers[method, name] = headers
         if request.param_headers:
-            headers = headers.copy()
-            for key, value in request.param_headers.items():
-                headers[key] = value
+            return headers.changed(request.param_headers)
         return headers
 
     async def call(self, request: UpstreamRequest) -> UpstreamAnswer:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from multidict import CIMultiDict
 from yarl import URL
 
 from apps.common.errors import (
@@ -16,7 +15,7 @@ from apps.common.errors import (
     UpstreamUnauthenticated,
     UpstreamUnavailable,
 )
-from apps.common.http import HttpClient, HttpResponse
+from apps.common.http import HttpClient, HttpResponse, RequestHeaders
 from apps.common.http.check import parse_url
 from apps.servers.domain import Secrets
 from apps.servers.transports.base import UpstreamRequest
@@ -34,7 +33,7 @@ class HttpWire:
     def __init__(self, url: str, secrets: Secrets, http: HttpClient) -> None:
         self.url: URL = parse_url(url)
         self.http = http
-        self.headers: CIMultiDict[str] = base_headers(secrets.headers)
+        self.headers = base_headers(secrets.headers)
         self._id = 0
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,7 +43,7 @@ class HttpWire:
         self._id += 1
         return self._id
 
-    async def post(self, headers: CIMultiDict[str], body: bytes, request: UpstreamRequest | None = None) -> HttpResponse:
+    async def post(self, headers: RequestHeaders, body: bytes, request: UpstreamRequest | None = None) -> HttpResponse:
         """POST `body`; keep `request.sent` true to what may have left.
 
         A request without effect is sent a second time when a kept connection was closed under it.

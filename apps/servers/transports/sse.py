@@ -167,9 +167,7 @@ class SseUpstream:
 
     async def _open(self) -> _Link:
         """Open the stream, learn the address, do the handshake."""
-        headers = self._wire.headers.copy()
-        headers["Accept"] = "text/event-stream"
-        del headers["Content-Type"]
+        headers = self._wire.headers.changed({"Accept": "text/event-stream"}, without=("Content-Type",))
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 response = await self._http.request("GET", self._wire.url, headers=headers)

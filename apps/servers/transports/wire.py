@@ -9,6 +9,7 @@ import orjson
 from multidict import CIMultiDict
 
 from apps.common.errors import UpstreamProtocolError
+from apps.common.http import RequestHeaders
 from apps.servers.domain import LEGACY_REVISIONS, MODERN_REVISIONS
 from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
 
@@ -67,7 +68,7 @@ def header_value(value: str) -> str:
     return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
 
 
-def base_headers(secrets: Mapping[str, str]) -> CIMultiDict[str]:
+def base_headers(secrets: Mapping[str, str]) -> RequestHeaders:
     """Return the headers of every POST: the server's credentials and ours, nothing of any caller's.
 
     Credentials cannot replace what the protocol or the connection needs.
@@ -79,7 +80,7 @@ def base_headers(secrets: Mapping[str, str]) -> CIMultiDict[str]:
     headers["Content-Type"] = "application/json"
     headers["Accept"] = "application/json, text/event-stream"
     headers["Accept-Encoding"] = "identity"
-    return headers
+    return RequestHeaders(headers)
 
 
 def modern_params(request: UpstreamRequest, token: int) -> Json:

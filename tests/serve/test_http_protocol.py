@@ -1,0 +1,129 @@
+"""The HTTP protocol: what it joins, what it sends apart, and what it bounds."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import uvicorn
+
+from config.processes.http_protocol import HEAD_BYTES, BoundedHttpProtocol, JoiningTransport
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps each write apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        self.writes.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+@contextlib.asynccontextmanager
+async def served(application: Any) -> AsyncIterator[int]:
+    """Serve an ASGI application through the protocol; gives the port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(application, http=BoundedHttpProtocol, ws="websockets-sansio", lifespan="off", log_config=None)
+    )
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started:
+            await asyncio.sleep(0.005)
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def test_a_head_and_the_first_of_its_body_are_one_write():
+    wire = Wire()
+    joining = JoiningTransport(wire, asyncio.get_running_loop())
+    joining.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    joining.write(b"body")
+    joining.write(b" and more")
+    await asyncio.sleep(0)
+    assert wire.writes == [b"HTTP/1.1 200 OK\r\n\r\nbody", b" and more"]
+
+
+async def test_a_head_that_is_alone_goes_when_the_loop_comes_round():
+    wire = Wire()
+    joining = JoiningTransport(wire, asyncio.get_running_loop())
+    joining.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert wire.writes == []
+    await asyncio.sleep(0)
+    assert wire.writes == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+
+
+async def test_closing_writes_what_was_kept():
+    wire = Wire()
+    joining = JoiningTransport(wire, asyncio.get_running_loop())
+    joining.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+    joining.close()
+    assert wire.writes == [b"HTTP/1.1 204 No Content\r\n\r\n"]
+    assert wire.closed
+    assert joining.is_closing()
+
+
+async def test_a_stream_shows_its_head_and_every_piece_before_the_next_exists():
+    go = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await go.wait()
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        go.clear()
+        await go.wait()
+        await send({"type": "http.response.body", "body": b"two"})
+
+    async with served(application) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK")
+            go.set()
+            assert await reader.readuntil(b"one\r\n") == b"3\r\none\r\n"
+            go.set()
+            assert await reader.readuntil(b"0\r\n\r\n") == b"3\r\ntwo\r\n0\r\n\r\n"
+        writer.close()
+
+
+async def test_a_web_socket_is_upgraded_and_echoes():
+    from websockets.asyncio.client import connect
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        message = await receive()
+        await send({"type": "websocket.send", "text": message["text"]})
+
+    async with served(application) as port, connect(f"ws://127.0.0.1:{port}/") as client:
+        await client.send("hello")
+        assert await client.recv() == "hello"
+
+
+async def test_a_head_without_end_is_refused():
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("no request is whole")
+
+    async with served(application) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n")
+        with contextlib.suppress(ConnectionError):
+            for number in range(HEAD_BYTES // 1000 + 2):
+                writer.write(b"X-%d: %b\r\n" % (number, b"a" * 1000))
+                await writer.drain()
+        async with asyncio.timeout(5):
+            assert (await reader.read(12)) == b"HTTP/1.1 431"
+        writer.close()
