@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -29,6 +30,8 @@ class Reading:
     calls: int
     sample: str = ""
     database_cpu_ms: float = 0.0
+    spread: str = ""
+    """CPU per call of the least and the most disturbed round."""
 
 
 def cpu_of(processes: list[psutil.Process]) -> float:
@@ -92,6 +95,18 @@ def load(
         result["sample"],
         (data_after - data_before) * 1000 / calls,
     )
+
+
+def middle(rounds: int, *arguments: Any, **options: Any) -> Reading:
+    """Run a load several times and return the reading in the middle by CPU; errors of all rounds count.
+
+    On a machine whose processors others share, single readings differ by a third.
+    """
+    found = [load(*arguments, **options) for _ in range(rounds)]
+    chosen = sorted(found, key=lambda one: one.cpu_ms)[rounds // 2]
+    chosen.errors = sum(one.errors for one in found)
+    chosen.spread = f"{min(one.cpu_ms for one in found):.3f} to {max(one.cpu_ms for one in found):.3f}"
+    return chosen
 
 
 def sqlite_commit_ms(directory: Path) -> float:

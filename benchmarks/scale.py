@@ -65,6 +65,7 @@ def _compare(report: Any, name: str, url: str, folder: Path, options: Any, limit
         report.note(f"{name}: a patch of that snapshot was in force after {in_force * 1000:.0f} ms; the longest answer of "
                     f"/health/live meanwhile took {stall * 1000:.1f} ms.")  # fmt: skip
         report.checks.append(Check(f"{name}: patch in force", in_force, 1.0, unit="s"))
+        report.checks.append(Check(f"{name}: longest answer of the loop during patches", stall * 1000, 20.0, unit="ms"))
 
 
 def _product(home: Path, name: str, number: int, real: dict[str, Any]) -> Product:

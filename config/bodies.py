@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 from apps.common.errors import MalformedRequest, SwitchyardError, TooLarge
+from apps.common.jsontext import dumps
 from apps.gateway.plane.http import Receive, Send
-from apps.gateway.plane.jsonrpc import dumps
 
 LIMIT = 8 * 1024 * 1024
 """Bytes; the API itself takes 4 MB of JSON."""

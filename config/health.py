@@ -1,8 +1,8 @@
 """`/health/live` and `/health/ready`, for monitors and load balancers; no credential, and nothing that helps an attacker."""
 
+from apps.common.jsontext import dumps
 from apps.gateway.adapters.runtime import GatewayRuntime
 from apps.gateway.plane.http import Send, send_json
-from apps.gateway.plane.jsonrpc import dumps
 
 
 async def serve_health(runtime: GatewayRuntime, path: str, send: Send) -> None:

@@ -54,6 +54,11 @@ class KeyFacts:
     expires_us: int | None
 
 
+def key_label(name: str, prefix: str, owner: str) -> str:
+    """Return what a key is called wherever it is named: its name, its public prefix and its owner; at most 200 characters."""
+    return f"{name} (sy_{prefix}_…) of {owner}"[:200]
+
+
 @dataclass(frozen=True, slots=True)
 class BuiltinRole:
     """A role that every tenant has."""

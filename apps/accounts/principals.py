@@ -71,7 +71,7 @@ def _of_key(actor: Actor) -> Principal:
     return Principal(
         kind="api_key",
         id=str(key.pk),
-        label=key.name,
+        label=str(key),
         tenant_id=str(key.tenant_id),
         is_superuser=superuser,
         permissions=selectors.permissions_in(key.owner_id, key.tenant_id) if inherited else frozenset(),

@@ -28,6 +28,12 @@ def current_principal() -> Principal:
     return _source()
 
 
+def has_everything() -> bool:
+    """Tell whether the actor in force may do everything: a superuser, by no credential that is narrowed."""
+    principal = current_principal()
+    return principal.is_superuser and (principal.scopes is None or "*.*" in principal.scopes)
+
+
 def decide(action: str, *, tenant_id: object) -> Decision:
     """Ask without consequence: may the actor in force do `action` to objects of this tenant?"""
     return may_manage(current_principal(), action, tenant_id=None if tenant_id is None else str(tenant_id))
@@ -46,9 +52,7 @@ def require_superuser(
     action: str, *, tenant_id: object, kind: str = "", object_id: object = "", label: str = "", why: str = ""
 ) -> None:
     """Raise StepUpRequired, and record the refusal, unless the actor in force is a superuser (with no narrowing scope)."""
-    principal = current_principal()
-    decision = may_manage(principal, action, tenant_id=None if tenant_id is None else str(tenant_id))
-    if principal.is_superuser and decision.allowed:
+    if has_everything():
         return
     _record(action, tenant_id, kind, object_id, label, "superuser-only")
     raise StepUpRequired(why or f"Only a superuser may do this ({action}).", rule="superuser-only")

@@ -17,6 +17,14 @@ def discover_server_task(server_id: str) -> None:
         return
 
 
+@system_task(name="tools.take_up_discoveries")
+def take_up_discoveries_task() -> int:
+    """Enqueue again what processes were discovering that are gone. Returns how many servers."""
+    from apps.tools.services.discovery import take_up_discoveries
+
+    return take_up_discoveries()
+
+
 def discover_later(server_id: object) -> None:
     """Enqueue the discovery of a server; it is enqueued with the transaction in progress, or not at all."""
     discover_server_task.delay(str(server_id))

@@ -20,6 +20,7 @@ from apps.audit.models import AuditEvent, AuditHead
 from apps.audit.services.verify import verify_log
 from apps.common.admin import ConsoleAdmin
 from apps.common.admin.format import plural
+from apps.common.admin.verbs import SUPERUSER, note_denied
 from apps.common.clock import now
 from apps.common.context import current_actor, current_scope, every_tenant
 from apps.common.errors import NotFound, SwitchyardError, ValidationFailed
@@ -32,13 +33,13 @@ AT_ONCE = 20_000
 """Rows that are verified while one waits; a longer log is verified in the background."""
 
 GROUPS: dict[str, tuple[str, dict[str, Any]]] = {
-    "": ("Everything", {}),
+    "": ("All events", {}),
     "calls": ("Calls", {"event_type": ["call.outcome", "call.refused"]}),
     "problems": ("Problems", {"outcome": ["error", "failed", "refused", "unknown"]}),
     "changes": ("Changes", {"origin": ["admin", "rest", "cli"]}),
     "signin": ("Sign-ins", {"event_type": "auth."}),
     "refusals": ("Refusals", {"outcome": ["refused"]}),
-    "rows": ("Every row", {}),
+    "rows": ("All rows, with steps", {}),
 }
 """Views of the log: name to words and filters."""
 PERIODS = {
@@ -118,12 +119,13 @@ class AuditEventAdmin(ConsoleAdmin):
                 for name, (words, _) in PERIODS.items()
             ],
             "outcomes": [{"value": name, "chosen": request.GET.get("outcome", "") == name} for name in OUTCOMES],
-            "given": {name: request.GET.get(name, "") for name in ("text", "server", "tool", "actor", "period", "outcome")},
+            "given": {name: request.GET.get(name, "") for name in ("text", "server", "tool", "who", "period", "outcome")},
             "chips": [
                 (name, request.GET.get(name), _with(kept, **{name: None}))
                 for name in KEPT
-                if request.GET.get(name) and name not in ("server", "tool", "actor", "outcome")
+                if request.GET.get(name) and name not in ("server", "tool", "outcome")
             ],
+            "filtered": sum(bool(request.GET.get(name)) for name in {"text", "period", "who", *KEPT}),
             "view": group,
             "seal": seal(request),
         }
@@ -168,6 +170,8 @@ def wanted(request: HttpRequest, group: str) -> dict[str, Any]:
             filters[name] = values if len(values) > 1 else values[0]
     if text := request.GET.get("text", "").strip():
         filters["text"] = text[:200]
+    if who := request.GET.get("who", "").strip():
+        filters["who"] = who[:200]
     length = PERIODS.get(request.GET.get("period", ""), ("", None))[1]
     if length is not None:
         filters["since"] = now() - length
@@ -182,7 +186,7 @@ def read(filters: dict[str, Any], cursor: str | None, *, every_row: bool) -> tup
     """Return a page of events; without `every_row` the steps of calls are left out, so a page may take several reads."""
     rows: list[Any] = []
     for _ in range(4):
-        page = selectors.events(limit=PAGE, cursor=cursor, **filters)
+        page = selectors.events(limit=PAGE, cursor=cursor, details=True, **filters)
         rows += [row for row in page.events if every_row or row.event_type not in CALL_STEPS or "event_type" in filters]
         cursor = page.next_cursor
         if cursor is None or len(rows) >= PAGE:
@@ -196,6 +200,7 @@ def seal(request: HttpRequest) -> dict[str, Any]:
     return {
         "last": last,
         "ok": last is not None and last.outcome == "ok",
+        "who": tell(last).who if last else "",
         "details": (last.details or {}) if last else {},
         "href": reverse("admin:audit_auditevent_change", args=(last.event_id,)) if last and _sees(last) else "",
         "may": bool(request.user.is_superuser),
@@ -213,6 +218,7 @@ def _sees(event: Any) -> bool:
 def verify(request: HttpRequest) -> HttpResponse:
     """Verify the log: at once where it is short, in the background where it is long (POST; GET asks)."""
     if not request.user.is_superuser:
+        note_denied(request, SUPERUSER)
         raise PermissionDenied
     rows = AuditHead.objects.aggregate(n=Sum("seq"))["n"] or 0
     page = reverse("admin:audit_auditevent_changelist")

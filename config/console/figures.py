@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from django.urls import reverse
 
 from apps.audit import selectors as audit
-from apps.audit.admin.history import told
+from apps.audit.admin.history import problems, told
 from apps.audit.domain import CallFigures
 from apps.audit.selectors import call_series, call_statistics, call_totals
 from apps.common.admin.format import change, compact, microseconds, share
@@ -135,14 +135,7 @@ def now_panel(*, server: Any, tool: Any = None) -> dict[str, Any]:
     recent = told(
         8, since=moment - 7 * DAY, with_details=False, tenant=tenant, event_type=["call.outcome", "call.refused"], **names
     )
-    problems = told(
-        5,
-        since=moment - DAY,
-        tenant=tenant,
-        event_type=["call.outcome", "call.refused"],
-        outcome=["error", "failed", "unknown", "refused"],
-        **names,
-    )
+    bad_ones = problems(5, since=moment - DAY, tenant=tenant, event_type=["call.outcome", "call.refused"], **names)
     bad = totals.errors + totals.unknown
     return {
         "spark": spark(series, f"{totals.calls} calls in 24 hours, by hour"),
@@ -157,6 +150,6 @@ def now_panel(*, server: Any, tool: Any = None) -> dict[str, Any]:
             (when, figures.calls, figures.errors + figures.unknown, figures.p95_us) for when, figures in series if figures.calls
         ],
         "recent": recent,
-        "problems": problems,
+        "problems": bad_ones,
         "all": audit_url(**names),
     }

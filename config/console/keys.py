@@ -57,10 +57,15 @@ class NewKeyForm(forms.Form):
         help_text="Calls are recorded under the key and its owner.",
     )
     access = forms.ChoiceField(
-        choices=[("inherit", "Everything its owner may use"), ("chosen", "Only what I choose here")],
-        initial="inherit",
+        choices=[("chosen", "Only what I choose here"), ("inherit", "Everything its owner may use, now and later")],
+        initial="chosen",
         label="What it may use",
         widget=forms.RadioSelect,
+    )
+    wide = forms.BooleanField(
+        required=False,
+        label="Make it all the same",
+        error_messages={"required": "Tick this, or choose what the key may use."},
     )
     manage = forms.BooleanField(
         required=False,
@@ -107,6 +112,8 @@ class NewKeyForm(forms.Form):
         cleaned["patterns"] = (cleaned.get("patterns") or "").split()
         if cleaned.get("access") == "chosen" and not (cleaned.get("servers") or cleaned.get("toolsets") or cleaned["patterns"]):
             self.add_error("access", "Choose at least one server, toolset or tool; without a grant a key may use nothing.")
+        if cleaned.get("access") == "inherit" and not cleaned.get("wide"):
+            self.add_error("wide", self.fields["wide"].error_messages["required"])
         return cleaned
 
 

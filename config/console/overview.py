@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from apps.accounts.models import APIKey
 from apps.audit import selectors as audit
-from apps.audit.admin.history import told
+from apps.audit.admin.history import problems
 from apps.audit.selectors import call_statistics, call_totals
 from apps.common.admin.base import model_url
 from apps.common.admin.states import look_of
@@ -58,7 +58,7 @@ def facts(request: HttpRequest) -> dict[str, Any]:
     if may_servers:
         seen |= _servers()
     if may_audit:
-        seen["problems"] = told(PROBLEMS, outcome=["error", "failed", "refused", "unknown"])
+        seen["problems"] = problems(PROBLEMS)
         seen["seal"] = seal(request)
     if may_tools:
         seen |= _tools()
@@ -169,5 +169,11 @@ def _checklist(request: HttpRequest) -> list[dict[str, Any]]:
     if all(done for _, _, done, *_ in steps):
         return []
     following = next(title for title, _, done, *_ in steps if not done)
+    needs = dict(
+        zip((title for title, *_ in steps), ("server.write", "api_key.write", "toolset.read", "tool.read"), strict=True)
+    )
     names = ("title", "text", "done", "href", "button", "href2", "button2")
-    return [{**dict(zip(names, step, strict=True)), "next": step[0] == following} for step in steps]
+    return [
+        {**dict(zip(names, step, strict=True)), "next": step[0] == following, "may": may(request, needs[step[0]])}
+        for step in steps
+    ]

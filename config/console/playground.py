@@ -23,7 +23,8 @@ from apps.gateway.services.calls import CallReport, call_tool
 from apps.tools.admin.definition import visible_json
 from apps.tools.admin.review import EFFECT_STATES
 from apps.tools.domain import visible
-from apps.tools.models import Definition, Tool, Toolset
+from apps.tools.models import Tool, Toolset
+from apps.tools.selectors import not_in_force
 from config.console.snippets import call_snippets, endpoint
 
 MAX_ARGUMENTS = 256_000
@@ -85,8 +86,8 @@ def call(request: HttpRequest, tool_id: Any) -> HttpResponse:
     )
     if "only-code" in request.POST:
         return render(request, "console/parts/played_code.html", context)
-    if tool.state != Definition.State.ACTIVE:
-        return render(request, "console/parts/played.html", {**context, "problem": "It is not in force: approve it first."})
+    if why := not_in_force(tool):
+        return render(request, "console/parts/played.html", {**context, "problem": why})
     try:
         with tenant_scope(tool.tenant_id):
             report = call_tool(tool_id=tool.pk, arguments=arguments, toolset=toolset)

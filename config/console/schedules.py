@@ -68,6 +68,14 @@ def _ask(title: str, submit: str, sentence: str, *, danger: bool = False) -> Any
 
 def when(task: PeriodicTask) -> str:
     """Say when a task runs."""
+    if task.interval is not None and task.interval.period == IntervalSchedule.SECONDS:
+        every = task.interval.every
+        length, unit = next(
+            (length, unit)
+            for length, unit in ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+            if every % length == 0
+        )
+        return f"every {unit}" if every == length else f"every {every // length} {unit}s"
     for schedule in (task.interval, task.crontab, task.clocked, task.solar):
         if schedule is not None:
             return str(schedule)

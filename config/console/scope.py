@@ -10,6 +10,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from apps.accounts import selectors as accounts
 from apps.accounts import tenant_choice as choice
 from apps.common import authorise
+from apps.common.admin.verbs import note_denied
 from apps.common.context import current_scope
 from apps.common.errors import NotFound
 
@@ -27,6 +28,8 @@ def may(request: HttpRequest, action: str) -> bool:
     asked = (action, str(tenant_id))
     if asked not in answers:
         answers[asked] = authorise.decide(action, tenant_id=tenant_id).allowed
+    if not answers[asked]:
+        note_denied(request, action)
     return answers[asked]
 
 

@@ -17,6 +17,7 @@ from apps.common.admin.base import model_url
 from apps.common.admin.format import count, microseconds, plural
 from apps.common.admin.panels import Link, Panel
 from apps.common.errors import SwitchyardError
+from apps.gateway.plane.mcp.revisions import LEGACY, MODERN
 from apps.servers.admin import ServerAdmin
 from apps.servers.admin.parts import ask, ask_bulk
 from apps.servers.models import Server
@@ -61,6 +62,7 @@ def ask_export(self: Any, request: HttpRequest, obj: Any) -> Ask:
 class ConsoleServerAdmin(ServerAdmin):
     """The servers' pages, complete."""
 
+    client_revisions = (MODERN, *LEGACY)
     list_display = ("shown_name", "shown_state", "shown_tools", "shown_revisions", "shown_calls", "shown_p95", "shown_seen")
     actions = ("discover_chosen", "pause_chosen", "resume_chosen", "delete_chosen")
     actions_list = ("import_servers", "export_servers")

@@ -15,12 +15,16 @@ from apps.common.admin.panels import Panel
 from apps.common.admin.states import look_of
 from apps.common.policy import matches
 from apps.tools.admin import ToolAdmin
-from apps.tools.domain import full_name
+from apps.tools.admin.review import EFFECT_STATES
+from apps.tools.domain import effective_effects, full_name
 from apps.tools.models import Definition, Grant, ToolsetEntry
-from apps.tools.selectors import who_may_use
+from apps.tools.selectors import Use, who_may_use
 from config.console import figures, playground
 
 USES_SHOWN = 60
+NAMED = 6
+"""Callers that a question names; of more it gives the number alone."""
+NOT_CALLED = {"held": "nobody while held", "rejected": "nobody: rejected", "removed": "nobody: not offered"}
 
 
 class ConsoleToolAdmin(ToolAdmin):
@@ -34,17 +38,23 @@ class ConsoleToolAdmin(ToolAdmin):
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
         """Add the playground, the figures and who may call."""
         panels = super().panels(request, obj)
-        uses = who_may_use(obj, refused=True)
-        callers = [use for use in uses if use.allowed]
+        waiting = obj.state in (Definition.State.HELD, Definition.State.REJECTED)
+        uses = who_may_use(obj, refused=True, once_approved=waiting)
+        callers = 0 if waiting else sum(use.allowed for use in uses)
         panels += [
             Panel("now", "Now", "console/panels/now.html", figures.now_panel(server=obj.server, tool=obj), 10),
             Panel(
                 "access",
                 "Who may call",
                 "console/panels/uses.html",
-                {"uses": sorted(uses, key=lambda use: (not use.allowed, use.kind, use.label))[:USES_SHOWN], "total": len(uses)},
+                {
+                    "uses": sorted(uses, key=lambda use: (not use.allowed, use.kind, use.label))[:USES_SHOWN],
+                    "total": len(uses),
+                    "waiting": obj.get_state_display().lower() if waiting else "",
+                    "paused": obj.server.slug if obj.server.paused else "",
+                },
                 35,
-                count(len(callers)),
+                count(callers),
             ),
         ]
         if obj.state == Definition.State.ACTIVE and self.policy_allows(request, "call", obj):
@@ -61,14 +71,14 @@ class ConsoleToolAdmin(ToolAdmin):
 
     def consequences(self, request: HttpRequest, verb: str, obj: Any) -> list[str]:
         """Say for whom it changes something."""
-        callers = sum(1 for use in who_may_use(obj, refused=True) if use.rule == "review" or use.allowed)
-        said = look_of(obj.effective_effects.value).word.lower()
+        paused = [f"{obj.server.slug} is paused: nobody can call it before that is resumed."] if obj.server.paused else []
         if verb == "approve":
-            return [
-                f"{plural(callers, 'user, role or key', 'users, roles and keys')} with a grant that covers it see it within a second. Risk: {said}."
-            ]
-        if verb == "reject":
-            return [f"It concerns {plural(callers, 'user, role or key', 'users, roles and keys')} with a grant that covers it."]
+            who = callers_in_words(who_may_use(obj, once_approved=True))
+            reach = f"{who} may call it within a second." if who else "Nobody may call it even then: nobody's grants reach it."
+            return [reach, *paused, effects_in_words(obj)]
+        if verb == "reject" and obj.state == Definition.State.ACTIVE:
+            who = callers_in_words(who_may_use(obj))
+            return [f"{who} may call it now and may not any more." if who else "Nobody may call it now either.", *paused]
         return []
 
     def decorate(self, request: HttpRequest, rows: list[Any]) -> None:
@@ -81,9 +91,15 @@ class ConsoleToolAdmin(ToolAdmin):
 
     @display(description="May call")
     def shown_access(self, obj: Any) -> SafeString:
-        """Show how many grants reach it."""
-        words = plural(obj.granted, "grant") if obj.granted else "superusers alone"
-        return format_html('<span class="sy-card-hide sy-nowrap{}">{}</span>', "" if obj.granted else " sy-quiet", words)
+        """Show how many allowing grants reach it; what is not in force nobody may call."""
+        why = NOT_CALLED.get(obj.state) or ("nobody while paused" if obj.server.paused else "")
+        words = why or (plural(obj.granted, "grant") if obj.granted else "superusers alone")
+        return format_html(
+            '<span class="sy-card-hide sy-nowrap{}" title="{}">{}</span>',
+            " sy-quiet" if why or not obj.granted else "",
+            "" if why else "Allowing grants that reach it, and superusers; its page names who may call, denials counted",
+            words,
+        )
 
     @display(description="Calls, 24 h")
     def shown_calls(self, obj: Any) -> SafeString:
@@ -99,6 +115,22 @@ class ConsoleToolAdmin(ToolAdmin):
         return format_html(
             '<span class="sy-num sy-card-hide" title="{}">{}</span>', plural(bad, "call"), share(bad, obj.today.calls)
         )
+
+
+def callers_in_words(uses: list[Use]) -> str:
+    """Count the users and keys among those who may call; few are named. Roles call through their members, so they are not counted."""
+    users = [use.label for use in uses if use.kind == "user"]
+    keys = [use.label for use in uses if use.kind == "api_key"]
+    parts = [plural(len(users), "user")] * bool(users) + [plural(len(keys), "API key")] * bool(keys)
+    named = f" ({', '.join([*users, *keys])})" if 0 < len(users) + len(keys) <= NAMED else ""
+    return " and ".join(parts) + named
+
+
+def effects_in_words(obj: Any) -> str:
+    """Say what a call may do once the definition that waits is in force, and whose word that is."""
+    said = effective_effects(obj.pending, obj.effects, trust_annotations=obj.server.trust_annotations, operator=obj.effects_by)
+    word = look_of(EFFECT_STATES.get(said.value, said.value)).word
+    return f"{word}. {said.reason}" + ("" if said.said_by != "nobody" else " A call counts as having effects.")
 
 
 class _Reach:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -36,7 +37,7 @@ def import_page(request: HttpRequest) -> HttpResponse:
     from django.contrib import admin
 
     if not may(request, "server.write"):
-        return HttpResponse("You may not register servers.", status=403)
+        raise PermissionDenied
     scope = current_scope()
     needs_tenant = bool(scope and scope.every_tenant)
     tenants = list(accounts.tenants_of(request.user)) if needs_tenant else []

@@ -1,10 +1,14 @@
-"""HTTP/1.1 with an end to a client's patience: uvicorn's protocol bounds neither the size nor the time of what it reads itself.
+"""HTTP/1.1 with an end to a client's patience: uvicorn's protocol bounds neither what it reads itself nor how long it waits.
 
-Bounded here are a request's head, and a body that goes on after its request was answered. A body that is being read is
-bounded by who reads it.
+Bounded here are a request's head, a body that does not come, a body that goes on after its request was answered, and a client
+that does not read its answer. A body that is being read is bounded by who reads it.
 """
 
+import fcntl
+import sys
+import termios
 from asyncio import AbstractEventLoop, TimerHandle, Transport
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -14,6 +18,17 @@ HEAD_SECONDS = 20.0
 HEAD_BYTES = 96 * 1024
 LEFT_BYTES = 1024 * 1024
 """Bytes of an answered request's body that are thrown away, so that its sender can read the answer."""
+BODY_SECONDS = 20.0
+"""Time between two pieces of a body."""
+READ_SECONDS = 20.0
+READ_BYTES = 4096
+"""What a client must take of a waiting answer in READ_SECONDS; else it is cut off."""
+_LATE = b'{"type":"about:blank","title":"Request timeout","status":408,"detail":"The body of the request did not arrive."}'
+_LATE_BODY = (
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    % len(_LATE)
+    + _LATE
+)
 _TOO_LONG = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\ncontent-length: 27\r\nconnection: close\r\n\r\n"
     b"The request's head is long."
@@ -26,11 +41,13 @@ class JoiningTransport:
     One system call instead of two, and the peer is woken once. A head that is alone when the event loop comes round goes alone.
     """
 
-    __slots__ = ("_held", "_loop", "real")
+    __slots__ = ("_held", "_left", "_loop", "real")
 
-    def __init__(self, real: Transport, loop: AbstractEventLoop) -> None:
+    def __init__(self, real: Transport, loop: AbstractEventLoop, left: Callable[[], None]) -> None:
         self.real = real
         self._loop = loop
+        self._left = left
+        """Is called when it is closed with something still to write: that waits for its reader without end."""
         self._held = b""
 
     def write(self, data: bytes) -> None:
@@ -47,6 +64,8 @@ class JoiningTransport:
         """Write what was kept, and close."""
         self._flush()
         self.real.close()
+        if self.real.get_write_buffer_size():
+            self._left()
 
     def is_closing(self) -> bool:
         """See `asyncio.BaseTransport`."""
@@ -65,6 +84,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits; on a request that arrives whole they cost two comparisons."""
 
     _timer: TimerHandle | None = None
+    _reader_timer: TimerHandle | None = None
+    _waiting = 0
     _head = 0
     _left = 0
     _upgraded = False
@@ -72,7 +93,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
         super().connection_made(transport)
-        self.transport = JoiningTransport(transport, self.loop)  # type: ignore[assignment]
+        self.transport = JoiningTransport(transport, self.loop, self._watch_reader)  # type: ignore[assignment]
         self._arm()
 
     def data_received(self, data: bytes) -> None:
@@ -93,10 +114,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self.transport.close()
             elif self._timer is None:
                 self._arm()
+        elif cycle.more_body:  # a body is on its way
+            self._disarm()
+            self._timer = self.loop.call_later(BODY_SECONDS, self._miss_body)
         elif self._timer is not None:
             self._disarm()
         else:
             self._head = self._left = 0
+
+    def pause_writing(self) -> None:
+        """Begin to watch a client that does not take what it asked for."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        if not self.transport.is_closing():
+            self._forget_reader()
+        super().resume_writing()
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection to the WebSocket protocol, which has limits of its own."""
@@ -106,8 +141,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the clock."""
+        """Forget the clocks."""
         self._disarm()
+        self._forget_reader()
         super().connection_lost(exc)
 
     def _arm(self) -> None:
@@ -123,6 +159,43 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write(_TOO_LONG)
             self.transport.close()
+
+    def _miss_body(self) -> None:
+        self._timer = None
+        if self.flow.read_paused:  # it is this side that does not read
+            self._timer = self.loop.call_later(BODY_SECONDS, self._miss_body)
+        elif not self.transport.is_closing():
+            if not self.cycle.response_started:
+                self.transport.write(_LATE_BODY)
+            self.transport.close()
+
+    def _watch_reader(self) -> None:
+        if self._reader_timer is None:
+            self._waiting = self._unread()
+            self._reader_timer = self.loop.call_later(READ_SECONDS, self._miss_reader)
+
+    def _miss_reader(self) -> None:
+        waiting = self._unread()
+        if waiting > self._waiting - READ_BYTES:
+            self._reader_timer = None
+            self.transport.abort()
+        else:
+            self._waiting = waiting
+            self._reader_timer = self.loop.call_later(READ_SECONDS, self._miss_reader)
+
+    def _unread(self) -> int:
+        """Return the bytes that the client has not taken: those that wait here, and those in the system's hands."""
+        waiting: int = self.transport.get_write_buffer_size()
+        try:
+            taken = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, AttributeError):  # no such count on this system
+            return waiting
+        return waiting + int.from_bytes(taken, sys.byteorder)
+
+    def _forget_reader(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
 
     def _give_up(self) -> None:
         self._timer = None

@@ -178,11 +178,11 @@ def _import_listed(document: dict[str, Any] | None, say: Say) -> None:
 def _discover_later() -> None:
     """Enqueue the discovery of every server that was never discovered; a worker does it once there is one."""
     from apps.servers.selectors import servers
-    from apps.tools.services.discovery import request_discovery
+    from apps.tools.tasks import discover_later
 
     with every_tenant(START):
-        for server in servers().filter(discovered_at__isnull=True, paused_at__isnull=True):
-            request_discovery(server)
+        for server_id in servers().filter(discovered_at__isnull=True, paused_at__isnull=True).values_list("pk", flat=True):
+            discover_later(server_id)
 
 
 @contextmanager

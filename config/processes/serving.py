@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import socket
+import threading
+from importlib import import_module
 from types import FrameType
 from typing import Any
 
@@ -15,6 +17,7 @@ from django.utils.module_loading import import_string
 
 from config.processes import draining, embedded, lifeline
 from config.processes.http_protocol import BoundedHttpProtocol
+from config.processes.roles import serves_web
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,8 @@ class Server(uvicorn.Server):
         gc.freeze()
         gc.set_threshold(*COLLECT)
         lifeline.report_ready(self.report_fd)
+        if serves_web():
+            threading.Thread(target=_load_pages, name="pages", daemon=True).start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop taking tasks, end open streams, then let requests in flight finish."""
@@ -56,6 +61,15 @@ class Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
+
+
+def _load_pages() -> None:
+    """Load console and API, which nothing needs before the first request to them: whoever asks meanwhile waits for the rest."""
+    try:
+        import_module(settings.ROOT_URLCONF)
+    except Exception:
+        log.exception("The console could not be loaded.")
+    gc.freeze()
 
 
 def run(*, listen_fd: int, report_fd: int) -> int:

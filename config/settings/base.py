@@ -68,6 +68,7 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "config.urls"
+CSRF_FAILURE_VIEW = "config.console.errors.csrf_refused"
 ASGI_APPLICATION = "config.asgi.application"
 TEMPLATES: list[dict[str, Any]] = [
     {
@@ -217,6 +218,11 @@ CELERY_BEAT_SYNC_EVERY = 1
 CELERY_BEAT_SCHEDULE = {
     "Roll up the audit log": {"task": "audit.roll_up", "schedule": 10.0, "options": {"expire_seconds": 30}},
     "Close calls that a dead process left open": {"task": "audit.sweep", "schedule": 60.0, "options": {"expire_seconds": 120}},
+    "Take up discoveries of dead processes": {
+        "task": "tools.take_up_discoveries",
+        "schedule": 15.0,
+        "options": {"expire_seconds": 30},
+    },
     "Forget processes of dead workers": {
         "task": "servers.remove_stale_processes",
         "schedule": 60.0,

@@ -200,7 +200,7 @@ def test_everybody_may_change_their_own_password():
     tenant = make_tenant()
     guest = make_user(tenant, "guest")
     with tenant_scope(tenant.pk, as_user(guest)):
-        set_password(guest, "a new pass phrase 1")
+        set_password(guest, "a new pass phrase 1", current=PASSWORD)
         with pytest.raises(PermissionDenied):
             update_user(guest, is_staff=False)
     changed = audited("user.password_changed")[-1]

@@ -1,10 +1,13 @@
 """The tool call of the API, through the real gateway: its answers and its problems are those that agents get."""
 
+import sys
+
 import pytest
 
 from tests.e2e.support import exchange, made, rest
 from tests.factories import unique
 from tests.support import eventually
+from tests.tools.support import PROGRAMS
 
 CALCULATE = "tools/system__calculate/call/"
 
@@ -43,6 +46,36 @@ def test_what_the_tool_itself_refuses_is_an_answer(shared_product):
     assert report["result"]["isError"] is True
 
 
+def test_the_story_of_a_call_has_its_place_in_the_chain(shared_product):
+    report = made(rest(shared_product, "POST", CALCULATE, {"arguments": {"expression": "2 * 3"}}))
+    story = made(rest(shared_product, "GET", f"audit-events/calls/{report['call_id']}/"))
+    assert len(story) == 2
+    for event in story:
+        alone = made(rest(shared_product, "GET", f"audit-events/{event['event_id']}/"))
+        assert (event["digest"], event["previous"]) == (alone["digest"], alone["previous"])
+        assert len(event["digest"]) == len(event["previous"]) == 64
+
+
+def test_a_call_of_what_waits_for_review_says_so_to_those_who_may_know(shared_product, plain_key):
+    slug = unique("held")
+    program = str(PROGRAMS / "friendly.py")
+    body = {"slug": slug, "transport": "stdio", "command": sys.executable, "args": [program], "review": "hold-all"}
+    made(rest(shared_product, "POST", "servers/", body))
+    eventually(lambda: discovered(shared_product, slug), within=20)
+    call = f"tools/{slug}__weather/call/"
+    said = refused(rest(shared_product, "POST", call, {"arguments": {"city": "Bern"}}), 404, "not-found")
+    assert "held for review" in said["detail"]
+    assert f"/api/v1/tools/{slug}__weather/difference/" in said["detail"]
+    assert said["state"] == "held"
+    assert said["call_id"]
+    unseen = refused(rest(shared_product, "POST", call, {"arguments": {"city": "Bern"}}, key=plain_key), 404, "not-found")
+    assert "review" not in str(unseen)
+    assert "state" not in unseen
+    made(rest(shared_product, "POST", f"tools/{slug}__weather/reject/", {}))
+    said = refused(rest(shared_product, "POST", call, {"arguments": {"city": "Bern"}}), 404, "not-found")
+    assert (said["state"], "rejected" in said["detail"]) == ("rejected", True)
+
+
 def test_a_call_without_a_grant(shared_product, plain_key):
     body = refused(
         rest(shared_product, "POST", CALCULATE, {"arguments": {"expression": "1"}}, key=plain_key), 403, "permission-denied"
@@ -69,9 +102,9 @@ def test_a_repeated_call_runs_once(shared_product):
     assert answers[1].headers["idempotent-replayed"] == "true"
 
 
-def discovered(product) -> dict | None:
+def discovered(product, server: str = "system") -> dict | None:
     """The summary of a discovery; None while another one runs, which is a conflict."""
-    answer = rest(product, "POST", "servers/system/discover/")
+    answer = rest(product, "POST", f"servers/{server}/discover/")
     if answer.status == 409:
         refused(answer, 409, "conflict")
         return None

@@ -79,6 +79,7 @@ def new_key(client: Client, world: World) -> Any:
         "name": "laptop",
         "owner": owner.group(1),
         "access": "inherit",
+        "wide": "on",
         "manage": "on",
         "lifetime": "",
         "nonce": nonce.group(1),

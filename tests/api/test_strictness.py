@@ -167,7 +167,8 @@ def test_a_superusers_session_must_name_the_tenant_of_what_it_makes(world: World
     # What exists has a tenant of its own.
     assert api.post(f"servers/{world.server.pk}/pause/").json()["state"] == "paused"
     assert api.post(f"servers/{world.server.pk}/resume/").status_code == 200
-    assert api.post(f"tools/{world.definitions['tools'].pk}/approve/").json()["state"] == "active"
+    held = world.definitions["tools"]
+    assert api.post(f"tools/{held.pk}/approve/", {"expected_digest": held.pending_digest}).json()["state"] == "active"
     assert api.get(f"statistics/?tenant={world.tenant.slug}").json()["servers"]["total"] == 2
 
 

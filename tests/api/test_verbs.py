@@ -78,6 +78,31 @@ def test_a_test_of_settings_keeps_nothing_but_its_event(world: World, admin: Api
     )
 
 
+def test_a_test_takes_what_a_registration_takes_and_judges_it_alike(world: World, admin: Api):
+    body = {
+        "slug": "weather", "name": "Weather", "description": "Forecasts.", "transport": "http", "url": NOWHERE,
+        "headers": {"X-Api-Key": "secret"}, "review": "hold-all", "trust_annotations": True, "timeout_seconds": 5,
+        "max_concurrency": 3, "idle_seconds": 9, "paused": True,
+    }  # fmt: skip
+    report = admin.post("servers/test-connection/", body)
+    assert (report.status_code, report.json()["ok"]) == (200, False)
+    assert audited("server.tested")[-1]["object_label"] == "weather"
+    for wrong in (
+        {"slug": "Not A Slug"},
+        {"slug": "admin"},
+        {"paused": "perhaps"},
+        {"args": "x"},
+        {"nothing": 1},
+        {"max_concurrency": 0},
+    ):
+        said = [set(problem(admin.post(path, body | wrong), 400, "validation-failed")["errors"]) for path in (
+            "servers/", "servers/test-connection/",
+        )]  # fmt: skip
+        assert said[0] == said[1]
+        assert set(wrong) <= said[0]
+    assert admin.post("servers/", body).status_code == 201
+
+
 def test_discovery_of_a_server_that_is_down_leaves_the_catalogue(world: World, admin: Api):
     summary = admin.post(f"servers/{world.server.slug}/discover/").json()
     assert (summary["ok"], summary["error_type"]) == (False, "upstream-unavailable")
@@ -99,15 +124,28 @@ def test_what_changed_is_shown_and_only_what_was_seen_is_approved(world: World, 
     assert difference["changes"] == [
         {"path": "/description", "kind": "changed", "before": "Finds things.", "after": "Finds everything."}
     ]
+    assert (difference["state"], difference["expected_digest"]) == ("held", shown["pending_digest"])
     problem(admin.post(f"tools/{name}/approve/", {"expected_digest": shown["digest"]}), 409, "conflict")
     kept = admin.post(
         f"servers/{world.server.slug}/approve-all/", {"expected_digests": {shown["id"]: shown["pending_digest"]}}
     ).json()
     assert kept == {"approved": 1, "left": 1}
     assert admin.get(f"tools/{name}/").json()["definition"]["description"] == "Finds everything."
-    problem(admin.post(f"tools/{name}/approve/"), 409, "conflict")
+    assert "expected_digest" in problem(admin.post(f"tools/{name}/approve/"), 400, "validation-failed")["errors"]
     assert admin.post(f"tools/{name}/reject/").json()["state"] == "rejected"
     assert admin.post(f"tools/{name}/effects/", {"effects": "read-only"}).json()["effects"]["value"] == "read-only"
+
+
+def test_a_difference_names_what_approve_and_reject_take(world: World, admin: Api):
+    name = f"{world.server.slug}__search"
+    seen = admin.get(f"tools/{name}/difference/").json()["expected_digest"]
+    assert admin.post(f"tools/{name}/approve/", {"expected_digest": seen}).json()["state"] == "active"
+    found = admin.get(f"tools/{name}/difference/").json()
+    assert (found["state"], found["changes"], found["unified"]) == ("active", [], "")
+    rejected = admin.post(f"tools/{name}/reject/", {"expected_digest": found["expected_digest"]})
+    assert rejected.json()["state"] == "rejected"
+    again = admin.get(f"tools/{name}/difference/").json()["expected_digest"]
+    assert admin.post(f"tools/{name}/approve/", {"expected_digest": again}).json()["state"] == "active"
 
 
 def test_who_may_use_a_tool(world: World, admin: Api):

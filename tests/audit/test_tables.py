@@ -37,6 +37,26 @@ def test_rows_cannot_be_changed_or_removed(log: SinkConfig, statement: str) -> N
     assert logs.chain_is_whole(log) == 1
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "REPLACE INTO audit_event SELECT * FROM audit_event",
+        "INSERT OR REPLACE INTO audit_chain SELECT * FROM audit_chain",
+        "UPDATE OR REPLACE audit_event SET id = 1 WHERE id = 2",
+        "INSERT INTO audit_event SELECT * FROM audit_event WHERE true ON CONFLICT (id) DO UPDATE SET actor = 'mallory'",
+    ],
+)
+def test_rows_cannot_be_replaced(sqlite_config: SinkConfig, statement: str) -> None:
+    import sqlite3
+
+    logs.write(sqlite_config, [logs.note(), logs.note()])
+    with logs.raw(sqlite_config) as connection, pytest.raises(sqlite3.IntegrityError, match="kept as they were written"):
+        connection.execute(statement)
+    with logs.raw(sqlite_config) as connection:
+        connection.execute("REPLACE INTO audit_head (writer, seq, digest, open_from) VALUES (0, 0, x'00', 1)")
+    assert logs.chain_is_whole(sqlite_config) == 2
+
+
 @pytest.mark.parametrize("table", ["audit_event", "audit_chain", "audit_head"])
 def test_rows_cannot_be_truncated(postgres_config: SinkConfig, table: str) -> None:
     import psycopg

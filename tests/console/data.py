@@ -125,7 +125,7 @@ def make_calls(
         draw = rng.random()
         outcome = "ok" if draw < 0.93 else "error" if draw < 0.96 else "failed" if draw < 0.985 else "refused"
         about = {
-            "tenant": str(server.tenant_id), "actor_kind": "api_key", "actor_id": str(key.pk), "actor": key.name, "origin": "mcp",
+            "tenant": str(server.tenant_id), "actor_kind": "api_key", "actor_id": str(key.pk), "actor": str(key), "origin": "mcp",
             "agent": rng.choice(("claude-code 2.1", "cursor 1.4", "vscode 1.119")), "call_id": str(new_id()), "action": "tool.call",
             "object_kind": "tool", "object": tool, "server": server.slug, "tool": tool, "revision": "2026-07-28",
         }  # fmt: skip
@@ -143,7 +143,7 @@ def make_calls(
                 )
             )
             continue
-        error_type = {"failed": rng.choice(("upstream-timeout", "upstream-unavailable"))}.get(outcome)
+        error_type = {"failed": rng.choice(("upstream-timeout", "upstream-unavailable")), "error": "tool-error"}.get(outcome)
         records.append(
             AuditRecord(
                 event_type="call.intent",
@@ -154,7 +154,8 @@ def make_calls(
             )
         )
         ended = {"outcome": outcome, "error_type": error_type, "duration_us": duration, "response_bytes": 900}
-        reason = {"reason": "no answer within 60 s"} if outcome == "failed" else {}
+        said = '{"content":[{"type":"text","text":"The query names no workspace."}],"isError":true}'
+        reason = {"failed": {"error": "no answer within 60 s"}, "error": {"result": said}}.get(outcome, {})
         records.append(
             AuditRecord(
                 event_type="call.outcome",

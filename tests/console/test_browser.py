@@ -81,7 +81,7 @@ def register(page: Any, slug: str) -> None:
     page.wait_for_selector("#dialog >> text=It answers", timeout=60_000)
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Save", exact=True).click()
-    page.wait_for_url(re.compile(r"/admin/servers/server/$"))
+    page.wait_for_url(re.compile(r"/admin/servers/server/[0-9a-f-]{36}/change/$"))
 
 
 def open_row(page: Any, address: str, text: str) -> None:
@@ -118,8 +118,18 @@ def test_from_a_server_to_an_audited_call(page: Any, own_product: Product) -> No
 
     form = page.locator("form[data-playground]")
     labels = form.locator("[data-play-form] > div > .sy-field > label").all_text_contents()
-    assert labels[0] == "name"
-    form.get_by_label("name", exact=True).fill("Ada")
+    assert labels[0] == "name (required)"
+    form.get_by_role("button", name="Call look_up").click()
+    name = form.get_by_label("name (required)")
+    assert "Fill this in" in name.locator("xpath=..").inner_text()
+    assert name.evaluate("input => input === document.activeElement")
+    assert page.locator("#played [data-outcome]").count() == 0
+    form.get_by_label("Send it as empty text").check()
+    form.get_by_role("tab", name="JSON").click()
+    assert '"name": ""' in form.locator("[data-play-raw]").input_value()
+    form.get_by_role("tab", name="Form").click()
+    form.get_by_label("Send it as empty text").uncheck()
+    name.fill("Ada")
     form.get_by_label("plan (optional)").select_option(label="paid")
     form.get_by_label("limit (optional)").fill("three")
     form.get_by_role("button", name="Call look_up").click()
@@ -151,7 +161,7 @@ def test_from_a_server_to_an_audited_call(page: Any, own_product: Product) -> No
 
     page.go_back()
     page.wait_for_load_state()
-    assert page.locator("form[data-playground]").get_by_label("name", exact=True).input_value() == "Ada"
+    assert page.locator("form[data-playground]").get_by_label("name (required)").input_value() == "Ada"
     page.goto("/admin/audit/auditevent/?view=calls")
     assert page.locator(".sy-event", has_text="front-desk · look_up").count() >= 1
 
@@ -167,6 +177,10 @@ def test_a_key_appears_once_and_works(page: Any, own_product: Product) -> None:
     page.goto("/admin/accounts/apikey/")
     page.get_by_role("link", name="Make key").first.click()
     page.fill("#id_name", "browser key")
+    assert not page.is_visible("#id_wide")
+    page.get_by_label("Everything its owner may use").check()
+    page.get_by_role("button", name="Make key").click()
+    page.get_by_label("Make it all the same").check()
     page.get_by_role("button", name="Make key").click()
     key = page.locator("[data-testid=new-key]").inner_text()
     assert re.fullmatch(r"sy_[a-z0-9]{8}_[\w-]{43}", key)
@@ -220,10 +234,37 @@ def test_composing_a_toolset(page: Any) -> None:
     page.get_by_role("button", name="Preview what a client would get").click()
     page.wait_for_selector("#entries-preview >> text=sum_up")
     page.get_by_role("button", name="Save", exact=True).click()
-    page.wait_for_url(re.compile(r"/admin/tools/toolset/$"))
+    page.wait_for_url(re.compile(r"/admin/tools/toolset/[0-9a-f-]{36}/change/$"))
     open_row(page, "/admin/tools/toolset/?q=sums", "sums")
     assert page.locator("#list >> text=sum_up").count() > 0
     assert "/mcp/sums" in page.locator("#connect").inner_text()
+
+
+def test_a_telephone_has_room_for_headers_and_filters(browser: Any, own_product: Product) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, base_url=own_product.base_url)
+    page = context.new_page()
+    sign_in(page, own_product)
+    page.goto("/admin/servers/server/")
+    boxes = page.locator("a.sy-button:visible, summary.sy-button:visible, h1").evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect()).map(box => [box.top, box.left, box.right])"
+    )
+    assert all(top >= 0 and left >= 0 and right <= 390 for top, left, right in boxes), boxes
+    title = page.locator("h1")
+    assert title.inner_text().strip() == "Servers"
+    assert title.evaluate("one => one.scrollWidth <= one.clientWidth + 1")
+    assert page.get_by_role("link", name="Import").is_visible()
+    assert page.get_by_role("link", name="Register server").is_visible()
+    page.goto("/admin/audit/auditevent/")
+    panel = page.locator("details.sy-fold")
+    assert panel.bounding_box()["y"] < page.locator(".sy-timeline").bounding_box()["y"]
+    assert not page.is_visible("#f-text")
+    panel.locator("summary").click()
+    assert page.is_visible("#f-text")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto("/admin/audit/auditevent/")
+    assert page.is_visible("#f-text")
+    assert not panel.locator("summary").is_visible()
+    context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

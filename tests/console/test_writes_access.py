@@ -22,7 +22,14 @@ def make_key_form(client, **fields: Any) -> tuple[dict[str, Any], str]:
     owner = re.search(r'<option value="([^"]+)" selected', page)
     assert nonce
     assert owner
-    form = {"name": "laptop", "owner": owner.group(1), "access": "inherit", "lifetime": "30", "nonce": nonce.group(1)}
+    form = {
+        "name": "laptop",
+        "owner": owner.group(1),
+        "access": "inherit",
+        "wide": "on",
+        "lifetime": "30",
+        "nonce": nonce.group(1),
+    }
     return {**form, **fields}, page
 
 

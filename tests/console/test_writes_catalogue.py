@@ -156,3 +156,12 @@ def test_the_editor_finds_what_is_in_force(operator, world):
             reverse("admin:tools_toolset_offered"), {"q": f"{waiting.server.slug}__{waiting.name}"}
         ).content.decode()
         assert f'value="{waiting.name}"' not in page
+
+
+def test_the_playground_says_why_a_tool_cannot_be_called(operator, staff, world):
+    tool = held(world)
+    play = reverse("admin:playground_call", args=[tool.pk])
+    assert f"{tool.server.slug}__{tool.name} is held for review" in operator.post(play, {"arguments": "{}"}).content.decode()
+    operator.post(address(Tool, "reject", tool.pk), {"digest": tool.pending_digest})
+    assert "was rejected in review" in operator.post(play, {"arguments": "{}"}).content.decode()
+    assert staff["guest"].post(play, {"arguments": "{}"}).status_code == 403

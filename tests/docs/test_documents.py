@@ -117,7 +117,7 @@ def test_every_role_is_documented():
 
 def test_every_problem_type_is_documented_as_it_is():
     documented = sorted(tuple(cells) for cells in rows(API, "## Problems"))
-    assert documented == sorted((f"`{one.slug}`", str(one.status), str(one.jsonrpc_code), one.title) for one in problems())
+    assert documented == sorted({(f"`{one.slug}`", str(one.status), str(one.jsonrpc_code), one.title) for one in problems()})
     assert len({slug for slug, *_ in documented}) == len(documented)
 
 

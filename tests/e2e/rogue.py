@@ -216,6 +216,36 @@ async def _ok(writer: Write, id: Any, arrival: Arrival) -> None:
     await respond(writer, complete(id))
 
 
+SPELLED = (
+    b'{"content": [{"type": "text", "text": "d\\u006fne \\/"}],\r\n "long": 123456789012345678901234567890,'
+    b'\n "exact": 0.12345678901234567890123, "trailing": 1.50, "exponent": 1E+2, "minus": -0.0,'
+    b' "x-unknown": {"b": 1, "a": [18446744073709551616]}}'
+)
+"""A result that changes when it is read and written again."""
+
+
+async def _spelled(writer: Write, id: Any, arrival: Arrival) -> None:
+    result = (
+        SPELLED if LEGACY in arrival.headers.get("mcp-protocol-version", "") else b'{"resultType":"complete",' + SPELLED[1:]
+    )
+    body = b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (json.dumps(id).encode(), result)
+    if arrival.arguments.get("mark") == "stream":
+        lines = b"\n".join(b"data: " + line for line in body.splitlines())
+        await respond(writer, lines + b"\n\n", content_type="text/event-stream")
+    else:
+        await respond(writer, body)
+
+
+async def _deep(writer: Write, id: Any, arrival: Arrival) -> None:
+    deep = b"[" * 1000 + b"]" * 1000
+    member = (
+        b'"error":{"code":-1,"message":"deep","data":%s}'
+        if arrival.arguments.get("mark") == "error"
+        else (b'"result":{"resultType":"complete","content":[],"x":%s}')
+    )
+    await respond(writer, b'{"jsonrpc":"2.0","id":%s,%s}' % (json.dumps(id).encode(), member % deep))
+
+
 async def _echo(writer: Write, id: Any, arrival: Arrival) -> None:
     seen = {"headers": arrival.headers, "path": arrival.path, "message": arrival.message}
     await respond(writer, complete(id, json.dumps(seen)))
@@ -389,7 +419,7 @@ async def _leak(writer: Write, id: Any, arrival: Arrival) -> None:
 
 
 WAYS: dict[str, Callable[[Write, Any, Arrival], Awaitable[None]]] = {
-    "ok": _ok, "echo": _echo, "slow": _slow, "hang": _hang, "abort": _abort, "close": _close, "truncated": _truncated, "drip": _drip,
+    "ok": _ok, "echo": _echo, "spelled": _spelled, "deep": _deep, "slow": _slow, "hang": _hang, "abort": _abort, "close": _close, "truncated": _truncated, "drip": _drip,
     "drip-head": _drip_head, "html": _html, "rubbish": _rubbish, "not-http": _not_http, "nan": _nan, "nested": _nested,
     "wrong-id": _wrong_id, "no-result": _no_result, "both": _both, "array": _array, "result-string": _result_string,
     "bad-error": _bad_error, "empty": _empty, "giant-declared": _giant_declared, "giant-chunked": _giant_chunked,

@@ -64,6 +64,12 @@ def act(id, arguments):
     if how == "close-stdout":
         os.close(1)
         time.sleep(60)
+    if how == "spelled":
+        result = (
+            '{"content": [{"type": "text", "text": "d\\u006fne"}], "long": 123456789012345678901234567890, "trailing": 1.50}'
+        )
+        print(f'{{"jsonrpc":"2.0","id":{json.dumps(id)},"result":{result}}}', flush=True)
+        return
     if how == "wrong-id":
         say({**done, "id": "nobody"})
         return

@@ -24,6 +24,8 @@ from tests.e2e.support import (
 )
 from tests.support import eventually
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("what", NOT_JSON)

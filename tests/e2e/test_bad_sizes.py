@@ -18,6 +18,8 @@ from tests.e2e.support import (
     serving_memory,
 )
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("era", ERAS)
 def test_a_100_mb_body_is_refused_before_it_is_read(shared_product, era, memory):

@@ -13,6 +13,8 @@ from tests.e2e.rogue import Rogue, refusing_port
 from tests.e2e.support import ERAS, assert_serves, audit_mark, connect, made, recorded, rest, serving_memory, unique
 from tests.support import eventually
 
+pytestmark = pytest.mark.once
+
 MB = 1024 * 1024
 DEAD, TIMEOUT, PROTOCOL, LARGE = "upstream-died", "upstream-timeout", "upstream-protocol-error", "upstream-too-large"
 UNAVAILABLE, UNAUTHENTICATED = "upstream-unavailable", "upstream-unauthenticated"
@@ -72,6 +74,39 @@ def test_a_server_that_answers_badly(shared_product, upstream, how):
     assert len(upstream.calls(mark=mark)) == 1 or how == "404", "a call that may have had an effect was sent again"
     assert client.call("act", {"how": "ok"}).result["content"][0]["text"] == "done"
     assert_serves(shared_product, era)
+
+
+@pytest.mark.parametrize("mark", ["json", "stream"])
+@pytest.mark.parametrize("era", ERAS)
+def test_a_result_keeps_the_spelling_of_its_server(shared_product, upstream, era, mark):
+    answer = connect(shared_product, era, f"/mcp/{upstream.slug}").call("act", {"how": "spelled", "mark": mark})
+    for member in (
+        b'"text": "d\\u006fne \\/"', b'"long": 123456789012345678901234567890,', b'"exact": 0.12345678901234567890123,',
+        b'"trailing": 1.50,', b'"exponent": 1E+2,', b'"minus": -0.0,', b'{"b": 1, "a": [18446744073709551616]}',
+    ):  # fmt: skip
+        # between eras the members are put together anew, each as it was
+        assert member.rstrip(b",").partition(b": ")[2] in answer.body, (member, answer.body)
+    assert answer.result["content"][0]["text"] == "done /"
+    assert answer.result["long"] == 123456789012345678901234567890
+
+
+@pytest.mark.parametrize("mark", ["result", "error"])
+@pytest.mark.parametrize("era", ERAS)
+def test_a_deep_answer_leaves_no_call_open(shared_product, upstream, era, mark):
+    client, since = connect(shared_product, era, f"/mcp/{upstream.slug}"), audit_mark(shared_product)
+    answer = client.call("act", {"how": "deep", "mark": mark})
+    assert answer.status < 500 or answer.type.startswith("upstream-")
+    intent = recorded(shared_product, "event_type = 'call.intent' AND server = ?", upstream.slug, since=since)
+    recorded(shared_product, "event_type = 'call.outcome' AND call_id = ?", intent["call_id"], since=since)
+    assert client.call("act", {"how": "ok"}).result
+
+
+def test_long_numbers_reach_the_server_with_every_digit(shared_product, upstream):
+    client, mark = connect(shared_product, "modern", f"/mcp/{upstream.slug}"), unique("mark")
+    long = 123456789012345678901234567890
+    assert client.call("act", {"how": "ok", "mark": mark, "x-long": long, "x-list": [-long]}).result
+    assert upstream.calls(mark=mark)[0].arguments["x-long"] == long
+    assert upstream.calls(mark=mark)[0].arguments["x-list"] == [-long]
 
 
 @pytest.mark.parametrize("how", ["giant-declared", "giant-chunked", "giant-line", "giant-events", "giant-header"])
@@ -187,6 +222,13 @@ def await_program(product, slug):
     """Wait until a program's tool may be called."""
     eventually(lambda: "act" in connect(product, "modern", f"/mcp/{slug}").names(), within=25)
     return slug
+
+
+def test_a_result_of_a_program_keeps_its_spelling(shared_product, program):
+    for era in ERAS:
+        body = connect(shared_product, era, f"/mcp/{program}").call("act", {"how": "spelled"}).body
+        for spelled in (b'"d\\u006fne"', b"123456789012345678901234567890", b"1.50"):
+            assert spelled in body
 
 
 def lines(ledger):

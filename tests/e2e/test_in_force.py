@@ -234,7 +234,9 @@ def test_a_changed_list_reaches_open_streams_and_held_tools_do_not_show(installa
         for listener in listeners:
             eventually(lambda listener=listener: b"notifications/tools/list_changed" in listener.said, within=3)
             listener.said = b""
-        since, _ = change(installation, "POST", f"tools/{found[0]['id']}/approve/", {})
+        since, _ = change(
+            installation, "POST", f"tools/{found[0]['id']}/approve/", {"expected_digest": found[0]["pending_digest"]}
+        )
         installation.everywhere(lambda gateway: outcome(gateway, slug, "") == "ok", since)
         for listener in listeners:
             eventually(lambda listener=listener: b"notifications/tools/list_changed" in listener.said, within=3)

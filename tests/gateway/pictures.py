@@ -42,7 +42,10 @@ def picture(
     for row in definitions:
         by_server.setdefault(row.server_id, []).append(row)
     entries = {facts.id: build_server(facts, by_server.get(facts.id, ())) for facts in servers}
-    own = [ToolsetFacts(f"ts-{facts.slug}", facts.tenant_id, facts.slug, facts.name, server_id=facts.id) for facts in servers]
+    own = [
+        ToolsetFacts(f"ts-{facts.id.removeprefix('id-')}", facts.tenant_id, facts.slug, facts.name, server_id=facts.id)
+        for facts in servers
+    ]
     sets = {facts.id: build_toolset(facts, entries) for facts in (*own, *toolsets)}
     digest = b"d" * 32
     key = KeyFacts("key-1", TENANT, "user-1", "key", "abcd1234", digest, inherits, scopes, False, None)

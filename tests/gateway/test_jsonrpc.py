@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.common.errors import MalformedRequest
-from apps.gateway.plane.jsonrpc import MAX_DEPTH, dumps, error_bytes, parse, result_bytes
+from apps.common.jsontext import dumps
+from apps.gateway.plane.jsonrpc import MAX_DEPTH, error_bytes, parse, result_bytes
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -149,6 +149,13 @@ def test_resources_are_found_by_uri_then_template_and_never_guessed_between_serv
         find_resource(snapshot, who, find_target(snapshot, who, ""), "file:///elsewhere")
 
 
+def test_a_uri_that_several_servers_offer_is_listed_once():
+    rows = [definition(slug, "file:///a", "resource") for slug in ("files", "git")]
+    snapshot = picture(BOTH, rows, superuser=True, inherits=True)
+    assert names(snapshot, kind="resource") == ["file:///a"]
+    assert names(snapshot, "git", kind="resource") == ["file:///a"]
+
+
 def test_pages_neither_repeat_nor_skip_what_stays():
     rows = [definition("files", f"t{index:04}", position=index) for index in range(PAGE_ITEMS * 2 + 10)]
     snapshot = picture((server("files"),), rows, superuser=True, inherits=True)
@@ -189,3 +196,103 @@ def test_names_too_long_for_the_union_are_still_served_by_their_own_toolset():
 def test_a_paused_toolset_lists_nothing():
     paused = replace(COMPOSED, paused=True)
     assert seen([grant("toolset", toolset_id="ts-mix")], "mix", toolsets=[paused]) == []
+
+
+def test_a_paused_toolset_opens_nothing_elsewhere():
+    grants = [grant("toolset", toolset_id="ts-mix")]
+    assert seen(grants, toolsets=[COMPOSED]) == ["files__read", "git__log"]
+    assert seen(grants, toolsets=[replace(COMPOSED, paused=True)]) == []
+
+
+def person(snapshot, tenant):
+    found = snapshot.caller_of_user("user-1", tenant)
+    assert found is not None
+    return found
+
+
+def two_tenants():
+    """The same slugs in two tenants; one person is at home in both."""
+    other = "tenant-2"
+    there = server("files", id="id-theirs", tenant_id=other)
+    rows = [definition("files", "read"), replace(definition("files", "read"), server_id="id-theirs")]
+    grants = {"user:user-1": [grant("server", server_id="id-files"), grant("server", "g2", server_id="id-theirs")]}
+    whole = picture((server("files"), there), rows, grants=grants)
+    user = replace(whole.users["user-1"], roles=((TENANT, "r1"), (other, "r1")))
+    tenants = {**whole.tenants, other: replace(whole.tenants[TENANT], id=other, slug="other")}
+    return with_changes(whole, users={"user-1": user}, tenants=tenants), other
+
+
+@pytest.mark.parametrize("slug", ["", "files"])
+def test_a_person_in_two_tenants_is_led_to_the_server_of_the_tenant_they_are_in(slug):
+    snapshot, other = two_tenants()
+    name = "read" if slug else "files__read"
+    for _ in range(2):  # what was found once is remembered
+        for tenant, server_id in ((TENANT, "id-files"), (other, "id-theirs")):
+            who = person(snapshot, tenant)
+            target = find_target(snapshot, who, slug)
+            item, _ = find_named(snapshot, who, target, "tool", name)
+            assert item.facts.server_id == server_id
+            assert [item.facts.server_id for item in visible(snapshot, who, target, "tool")] == [server_id]
+
+
+def test_a_role_that_several_tenants_have_brings_the_grants_of_its_own_tenant_alone():
+    snapshot, other = two_tenants()
+    given = replace(grant("tool", pattern="*"), tenant_id=TENANT)
+    snapshot = with_changes(snapshot, grants={"role:r1": (given,)})
+    assert person(snapshot, TENANT).access.allow_tools
+    assert not person(snapshot, other).access.allow_tools
+
+
+RES = [definition("files", "file:///{+path}", "template"), definition("files", "file:///a", "resource")]
+
+
+def reads(uri, *grants, rows=(), withheld=(), slug="files"):
+    """Return whether somebody with these grants may read a URI."""
+    whole = picture((server("files"),), rows, grants={"api_key:key-1": [grant("server", server_id="id-files"), *grants]})
+    whole = with_changes(whole, servers={"id-files": build_server(server("files"), rows, withheld=withheld)})
+    who = caller(whole)
+    try:
+        find_resource(whole, who, find_target(whole, who, slug), uri)
+    except (NotFound, PermissionDenied):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("rows", [(), RES[:1], RES])
+def test_a_deny_on_uris_holds_for_listed_unlisted_and_expanded_ones(rows):
+    deny = grant("tool", "g9", "deny", pattern="files__file:///etc/*")
+    assert reads("file:///etc/passwd", rows=rows)
+    assert not reads("file:///etc/passwd", deny, rows=rows)
+    assert reads("file:///home/x", deny, rows=rows)
+    assert not reads("file:///home/x", grant("tool", "g9", "deny", pattern="files__*"), rows=rows)
+
+
+def test_a_resource_that_waits_for_an_operator_is_not_read_by_its_uri():
+    held = [("resource", "file:///a"), ("template", "file:///held/{name}")]
+    for rows in ((), RES[:1]):
+        assert not reads("file:///a", rows=rows, withheld=held)
+        assert not reads("file:///held/x", rows=rows, withheld=held)
+        assert reads("file:///b", rows=rows, withheld=held)
+    assert not reads("file:///a", rows=RES[:1], withheld=held, slug="")
+
+
+def test_who_may_use_nothing_here_is_not_told_what_it_is():
+    import json
+
+    from apps.gateway.plane.config import PlaneConfig
+    from apps.gateway.plane.mcp.lists import Lists
+
+    secret = server("files", server_info={"name": "payroll", "version": "9"}, instructions="Ask for the salaries.")
+    lists = Lists(PlaneConfig())
+    for grants, told in (([], False), ([grant("server", server_id="id-files")], True)):
+        whole = picture((secret,), FILES, grants={"api_key:key-1": grants})
+        who = caller(whole)
+        target = find_target(whole, who, "files")
+        for raw in (
+            lists.initialize(whole, who, target, "2025-11-25"),
+            lists.discover(whole, who, target),
+            lists.list(whole, who, target, "tools/list", {}, modern=True)[0],
+        ):
+            assert ("payroll" in json.dumps(json.loads(raw))) is told
+            assert not told or b"tools" in raw
+        assert (b"salaries" in lists.discover(whole, who, target)) is told

@@ -115,8 +115,13 @@ async def test_a_grant_is_announced_on_an_open_session(house, driver, name: str)
 async def test_a_grant_on_a_toolset_holds_there_alone(house, driver) -> None:
     key = await asyncio.to_thread(house.make_key, "toolset")
     await house.ask("POST", "grants/", {"kind": "toolset", "api_key": key["id"], "toolset": "bench"})
+
+    async def listed() -> bool:  # to a client that has not asked before: this one keeps what it was told
+        async with connect(KINDS["ts2-auto"], house.url("bench"), key["key"], driver=driver) as anew:
+            return "add" in await anew.names()
+
+    await in_force(listed, time.monotonic(), "what the toolset holds is not listed")
     async with connect(KINDS["ts2-auto"], house.url("bench"), key["key"], driver=driver) as client:
-        assert "add" in await client.names()
         assert await client.text("add", {"a": 1, "b": 1}) == "The sum of 1 and 1 is 2."
     async with connect(KINDS["python-auto"], house.url("everything"), key["key"], driver=driver) as client:
         assert "echo" not in await client.names()
@@ -129,3 +134,25 @@ async def test_without_a_key_nothing_opens(house, driver, kind: Kind) -> None:
     with pytest.raises((Refused, RuntimeError), match=r"401|key|[Uu]nauthorized"):
         async with connect(kind, house.url(), "sy_abcdefgh_" + "x" * 43, driver=driver) as client:
             await client.call("time__convert_time", CONVERT)
+
+
+@pytest.mark.parametrize("slug", ["everything-http", "everything-sse"])
+async def test_what_a_server_keeps_for_one_callers_session_is_not_anothers(house, driver, slug: str) -> None:
+    keys = [await asyncio.to_thread(house.make_key, "session") for _ in range(2)]
+    for key in keys:
+        await house.ask("POST", "grants/", {"kind": "server", "api_key": key["id"], "server": slug})
+    file = {"name": "mine.txt", "data": "data:text/plain,mine", "outputType": "resourceLink"}
+    async with (
+        connect(KINDS["python-auto"], house.url(slug), keys[0]["key"], driver=driver) as one,
+        connect(KINDS["python-auto"], house.url(slug), keys[1]["key"], driver=driver) as other,
+    ):
+        await in_force(lambda: has(other, "echo"), time.monotonic(), "the grant is not in force")
+        link = (await one.call("gzip-file-as-resource", file))["content"][-1]["uri"]
+        assert (await one.read(link))["contents"][0]["mimeType"] == "application/gzip"
+        with pytest.raises(Refused):
+            await other.read(link)
+
+
+async def has(client: Connection, name: str) -> bool:
+    """Tell whether a client is shown a tool."""
+    return name in await client.names()

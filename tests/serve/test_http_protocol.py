@@ -6,8 +6,10 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import uvicorn
 
+from config.processes import http_protocol
 from config.processes.http_protocol import HEAD_BYTES, BoundedHttpProtocol, JoiningTransport
 
 
@@ -27,6 +29,9 @@ class Wire(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
 
 @contextlib.asynccontextmanager
@@ -48,7 +53,7 @@ async def served(application: Any) -> AsyncIterator[int]:
 
 async def test_a_head_and_the_first_of_its_body_are_one_write():
     wire = Wire()
-    joining = JoiningTransport(wire, asyncio.get_running_loop())
+    joining = JoiningTransport(wire, asyncio.get_running_loop(), lambda: None)
     joining.write(b"HTTP/1.1 200 OK\r\n\r\n")
     joining.write(b"body")
     joining.write(b" and more")
@@ -58,7 +63,7 @@ async def test_a_head_and_the_first_of_its_body_are_one_write():
 
 async def test_a_head_that_is_alone_goes_when_the_loop_comes_round():
     wire = Wire()
-    joining = JoiningTransport(wire, asyncio.get_running_loop())
+    joining = JoiningTransport(wire, asyncio.get_running_loop(), lambda: None)
     joining.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert wire.writes == []
     await asyncio.sleep(0)
@@ -67,7 +72,7 @@ async def test_a_head_that_is_alone_goes_when_the_loop_comes_round():
 
 async def test_closing_writes_what_was_kept():
     wire = Wire()
-    joining = JoiningTransport(wire, asyncio.get_running_loop())
+    joining = JoiningTransport(wire, asyncio.get_running_loop(), lambda: None)
     joining.write(b"HTTP/1.1 204 No Content\r\n\r\n")
     joining.close()
     assert wire.writes == [b"HTTP/1.1 204 No Content\r\n\r\n"]
@@ -127,3 +132,87 @@ async def test_a_head_without_end_is_refused():
         async with asyncio.timeout(5):
             assert (await reader.read(12)) == b"HTTP/1.1 431"
         writer.close()
+
+
+async def swallow(scope: Any, receive: Any, send: Any) -> None:
+    """Read a request's body, then answer."""
+    while (message := await receive())["type"] == "http.request":
+        if not message["more_body"]:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+
+
+@pytest.mark.parametrize("begun", [b"", b"abc"])
+async def test_a_body_that_does_not_come_is_answered_and_cut(begun, monkeypatch):
+    monkeypatch.setattr(http_protocol, "BODY_SECONDS", 0.2)
+    async with served(swallow) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n" + begun)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert answer.endswith(b'did not arrive."}')
+        writer.close()
+
+
+async def test_a_body_in_slow_pieces_is_read_to_its_end(monkeypatch):
+    monkeypatch.setattr(http_protocol, "BODY_SECONDS", 0.5)
+    async with served(swallow) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\n")
+        async with asyncio.timeout(10):
+            for _ in range(10):
+                await asyncio.sleep(0.1)
+                writer.write(b"a")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+        writer.close()
+
+
+async def test_a_client_that_does_not_read_its_answer_is_cut_off(monkeypatch):
+    monkeypatch.setattr(http_protocol, "READ_SECONDS", 0.2)
+    ended = asyncio.Event()
+
+    async def pour(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        piece = b"x" * 65536
+        try:
+            for _ in range(10_000):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        finally:
+            ended.set()
+
+    async with served(pour) as port:
+        stuck = socket.create_connection(("127.0.0.1", port))
+        stuck.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        async with asyncio.timeout(10):
+            await ended.wait()
+        stuck.settimeout(5)
+        with contextlib.suppress(ConnectionError):
+            while await asyncio.to_thread(stuck.recv, 1 << 20):
+                pass
+        stuck.close()
+
+
+async def test_a_client_that_reads_slowly_gets_everything(monkeypatch):
+    monkeypatch.setattr(http_protocol, "READ_SECONDS", 0.3)
+    size = 8 * 1024 * 1024
+
+    async def large(scope: Any, receive: Any, send: Any) -> None:
+        head = [(b"content-length", b"%d" % size), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": b"x" * size})
+
+    async with served(large) as port:
+        slow = socket.create_connection(("127.0.0.1", port))
+        slow.settimeout(5)
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        read, loop = 0, asyncio.get_running_loop()
+        started = loop.time()
+        while read < size:
+            piece = await asyncio.to_thread(slow.recv, 65536)
+            assert piece, f"cut off after {read} bytes and {loop.time() - started:.1f} s"
+            read += len(piece)
+            if loop.time() - started < 1.5:
+                await asyncio.sleep(0.05)
+        slow.close()

@@ -7,6 +7,7 @@ import pytest
 from apps.tools.domain import digest
 from apps.tools.models import Instructions, Prompt, Resource, ResourceTemplate, Tool
 from apps.tools.selectors import plane_definitions
+from apps.tools.services import reconcile
 from apps.tools.services.review import approve, reject, set_effects
 from tests.tools.support import make_server, offer, outbox, prompt, resource, template, tool
 
@@ -192,6 +193,32 @@ def test_what_cannot_be_served_is_refused_with_its_reason(tenant):
     assert states(server) == {"good": "active"}
     assert summary.refused == 9
     assert Tool.objects.get(server=server).description == ""
+
+
+def test_a_server_that_renames_everything_does_not_fill_the_database(tenant, monkeypatch):
+    monkeypatch.setattr(reconcile, "KEPT_REMOVED", 5)
+    server = make_server(tenant, review="accept")
+    offer(server, tool("bad"))
+    reject(Tool.objects.get(server=server))
+    for number in range(6):
+        offer(server, *(tool(f"t{number}-{index}") for index in range(4)))
+    assert Tool.objects.filter(server=server, state="active").count() == 4
+    kept = list(Tool.objects.filter(server=server, state="removed").values_list("name", flat=True))
+    assert len(kept) == 6
+    assert "bad" in kept, "what was rejected is remembered"
+    offer(server, tool("bad"))
+    assert states(server)["bad"] == "rejected"
+
+
+def test_under_review_nothing_is_forgotten_and_new_names_end(tenant, monkeypatch):
+    monkeypatch.setattr(reconcile, "KEPT_REMOVED", 2)
+    monkeypatch.setattr(reconcile, "MAX_DEFINITIONS", 4)
+    server = make_server(tenant, review="hold-changed")
+    offer(server, tool("kept", "before"), *(tool(f"a{index}") for index in range(3)))
+    summary = offer(server, *(tool(f"b{index}") for index in range(4)))
+    assert (summary.added, summary.refused) == (2, 2)
+    offer(server, tool("kept", "after"))
+    assert states(server)["kept"] == "held"
 
 
 def test_order_follows_the_server(tenant):

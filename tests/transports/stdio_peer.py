@@ -55,6 +55,28 @@ def call(message):
         )
     elif name == "large":
         answer(message, text="x" * arguments["size"])
+    elif name == "bomb":
+        values = "{}," * arguments["values"] + "{}"
+        send(f'{{"jsonrpc":"2.0","id":{message["id"]},"result":{{"a":[{values}]}}}}')
+    elif name == "ask-forever":
+        # Never reads what it is answered.
+        while True:
+            sys.stdout.write('{"jsonrpc":"2.0","id":1,"method":"ping"}\n' * 1000)
+    elif name == "announce-forever":
+        while True:
+            sys.stdout.write('{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}\n' * 1000)
+    elif name == "blank-forever":
+        while True:
+            sys.stdout.write("\n" * 10000)
+    elif name == "log-forever":
+        answer(message)
+        while True:
+            sys.stderr.write("e" * 65536)
+    elif name == "news":
+        for i in range(arguments["count"]):
+            params_of = {"progressToken": params["_meta"]["progressToken"], "progress": i}
+            send({"jsonrpc": "2.0", "method": "notifications/progress", "params": params_of})
+        answer(message)
     elif name == "endless":
         while True:
             sys.stdout.write("x" * 65536)

@@ -73,7 +73,7 @@ async def test_ids_are_never_reused_by_concurrent_calls() -> None:
         await asyncio.gather(*(upstream.call(call()) for _ in range(50)))
         ids = [request.json["id"] for request in there.requests]
         assert len(ids) == len(set(ids)) == 51
-        assert upstream.stats() == {"in_flight": 0, "calls": 50}
+        assert upstream.stats() == {"in_flight": 0, "calls": 50, "sessions": 0}
 
 
 async def test_a_stream_gives_its_messages_in_order_and_then_the_answer() -> None:

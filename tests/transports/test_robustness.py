@@ -112,9 +112,9 @@ async def test_http_takes_any_json_and_any_status(era: str, bodies, status: int,
 
 def test_requests_that_are_no_json_are_typed() -> None:
     deep: dict = {}
-    for _ in range(300):
+    for _ in range(5000):
         deep = {"a": deep}
-    for params in (deep, {"a": object()}, {"a": "\ud800"}, {"a": 1 << 70}):
+    for params in (deep, {"a": object()}, {"a": float("nan"), "b": 1 << 70}):
         with pytest.raises(UpstreamProtocolError):
             request_body(1, "x", params)
 

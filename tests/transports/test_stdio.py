@@ -284,6 +284,26 @@ async def test_an_idle_process_is_ended_and_started_again() -> None:
         assert (await upstream.call(call("echo"))).result is not None
 
 
+async def test_a_supervisor_that_is_killed_is_replaced_though_its_family_holds_the_pipes() -> None:
+    async with connected("stdio", command=PEER) as (upstream, recorder):
+        family = (await upstream.call(call("family"))).result["pids"]
+        first = upstream.stats()["pid"]
+        os.kill(first, signal.SIGKILL)
+
+        async def answered() -> bool:
+            try:
+                await upstream.call(call("echo", timeout=2.0))
+                return upstream.stats()["pid"] != first
+            except (UpstreamDied, UpstreamTimeout, UpstreamUnavailable):
+                return False
+
+        await eventually_async(answered)
+        assert len(recorder.named("process_ended")) == 1
+    for pid in family:  # those that left the group have lost their pipes and their owner
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("how", ["close", "kill", "supervisor"])
 async def test_the_whole_family_is_gone(how: str) -> None:
     """Also a grandchild that left group and session, and that ignores SIGTERM."""

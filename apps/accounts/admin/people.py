@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.auth import update_session_auth_hash
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
@@ -61,14 +62,24 @@ class UserForm(forms.ModelForm[User]):
 
 
 class PasswordForm(forms.Form):
-    """A new password, twice."""
+    """A new password, twice; for one's own, the present one as well."""
 
+    current_password = forms.CharField(
+        strip=False,
+        label="Present password",
+        widget=forms.PasswordInput(attrs={"class": "sy-input", "autocomplete": "current-password"}),
+    )
     password = forms.CharField(
         strip=False, widget=forms.PasswordInput(attrs={"class": "sy-input", "autocomplete": "new-password"})
     )
     again = forms.CharField(
         strip=False, widget=forms.PasswordInput(attrs={"class": "sy-input", "autocomplete": "new-password"})
     )
+
+    def prepare(self, request: HttpRequest, obj: Any) -> None:
+        """Ask for the present password only of those whom it lets in."""
+        if obj.pk != request.user.pk:
+            del self.fields["current_password"]
 
     def clean(self) -> dict[str, Any]:
         """Compare the two."""
@@ -118,7 +129,7 @@ class UserPages(ConsoleAdmin):
 
     kind = "user"
     form = UserForm
-    list_display = ("shown_name", "shown_state", "shown_roles", "shown_keys", "last_login")
+    list_display = ("shown_name", "shown_state", "shown_roles", "shown_keys", "shown_sign_in")
     search_fields = ("username", "first_name", "last_name", "email")
     ordering = ("username",)
     add_words = "Add user"
@@ -223,13 +234,16 @@ class UserPages(ConsoleAdmin):
 
     @verb(
         description="New password",
+        permission="admin",
         ask=ask("Set a password for {}", "Set password", "They are signed out everywhere."),
         icon="password",
         form=PasswordForm,
     )
     def new_password(self, request: HttpRequest, obj: User, form: Any) -> str:
-        """Set it."""
-        set_password(obj, form.cleaned_data["password"])
+        """Set it; whoever changes their own stays signed in here."""
+        user = set_password(obj, form.cleaned_data["password"], current=form.cleaned_data.get("current_password"))
+        if user.pk == request.user.pk:
+            update_session_auth_hash(request, user)
         return f"The password of {obj} is set."
 
     @verb(
@@ -288,6 +302,11 @@ class UserPages(ConsoleAdmin):
             if names
             else "–"
         )
+
+    @display(description="Last sign-in", ordering="last_login")
+    def shown_sign_in(self, obj: User) -> SafeString | str:
+        """Show when they last signed in."""
+        return ago(obj.last_login)
 
     @display(description="Live keys", ordering="live_keys")
     def shown_keys(self, obj: Any) -> str:

@@ -16,7 +16,7 @@ from apps.accounts.services import api_keys, users
 from apps.common.api.serializers import EmptySerializer, take_nothing
 from apps.common.api.views import KindViewSet, TenantViewSet
 from apps.common.context import current_scope
-from apps.common.errors import NotFound
+from apps.common.errors import NotFound, ValidationFailed
 from apps.common.outbox import unit_of_work
 
 
@@ -60,12 +60,18 @@ class UsersViewSet(ListModelMixin, RetrieveModelMixin, KindViewSet):
 
     @extend_schema(request=UserChange, responses=UserOut)
     def partial_update(self, request: Request, id: str) -> Response:
-        """Change a user, or set a password (null: no sign-in)."""
+        """Change a user, or set a password (null: no sign-in).
+
+        One's own password is changed by a session, with `current_password`, and by no key; another's with `user.admin`.
+        """
         given = UserChange(data=request.data).given()
+        current = given.pop("current_password", None)
+        if current is not None and "password" not in given:
+            raise ValidationFailed("There is no new password.", errors={"password": ["Give the new password as well."]})
         user = self.get_object()
         with unit_of_work():
             if "password" in given:
-                user = users.set_password(user, given.pop("password"))
+                user = users.set_password(user, given.pop("password"), current=current)
             if given:
                 user = users.update_user(user, **given)
         return Response(UserOut(user).data)

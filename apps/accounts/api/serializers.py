@@ -91,6 +91,13 @@ class UserChange(_UserFields):
     """What may be changed of a user."""
 
     username = serializers.CharField(max_length=150, required=False)
+    current_password = serializers.CharField(
+        max_length=256,
+        required=False,
+        write_only=True,
+        trim_whitespace=False,
+        help_text="With `password`, when a person changes their own.",
+    )
 
 
 class MembershipOut(serializers.ModelSerializer[Membership]):

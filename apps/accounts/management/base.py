@@ -5,17 +5,16 @@ from contextlib import contextmanager
 
 from django.core.management.base import CommandError
 
-from apps.common.context import Actor, every_tenant
+from apps.common.context import every_tenant
 from apps.common.errors import SwitchyardError
-
-_ACTOR = Actor(kind="system", id="system", label="command line", is_superuser=True, origin="cli")
+from apps.common.shell import operator
 
 
 @contextmanager
 def command_line() -> Iterator[None]:
     """Act as the system for every tenant; a typed error becomes a CommandError with its messages."""
     try:
-        with every_tenant(_ACTOR):
+        with every_tenant(operator()):
             yield
     except SwitchyardError as error:
         messages = [str(message) for messages in error.extra.get("errors", {}).values() for message in messages]

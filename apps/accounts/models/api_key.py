@@ -3,6 +3,7 @@
 from django.db import models
 from django.db.models import Q
 
+from apps.accounts.domain import key_label
 from apps.accounts.models.people import User
 from apps.common.clock import now
 from apps.common.models import TenantModel
@@ -34,7 +35,7 @@ class APIKey(TenantModel):
         indexes = (models.Index(fields=("tenant", "revoked_at"), condition=Q(revoked_at__isnull=True), name="api_key_live"),)
 
     def __str__(self) -> str:
-        return f"{self.name} (sy_{self.prefix}_…)"
+        return key_label(self.name, self.prefix, self.owner.username)
 
     @property
     def state(self) -> str:

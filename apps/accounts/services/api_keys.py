@@ -73,6 +73,7 @@ def update_api_key(key: APIKey, **fields: Any) -> APIKey:
     with unit_of_work():
         key = locked(key)
         _require_for_owner(key)
+        _require_within_scopes(key)
         if key.revoked_at is not None:
             raise Conflict("The key has been revoked; make a new one.")
         if fields.get("scopes") is not None:
@@ -136,32 +137,38 @@ def record_key_use(uses: Sequence[tuple[object, datetime, str, str]]) -> None:
 
 
 def _require_for_owner(key: APIKey) -> None:
-    require("api_key.write", tenant_id=key.tenant_id, kind="api_key", object_id=key.pk, label=key.name)
+    require("api_key.write", **_about(key))
     if acting_user_id() == str(key.owner_id) or decide("api_key.admin", tenant_id=key.tenant_id).allowed:
         return
     refuse(
         "api_key.admin",
         "the key belongs to somebody else",
         rule="others-key",
-        tenant_id=key.tenant_id,
-        kind="api_key",
-        object_id=key.pk,
-        label=key.name,
+        **_about(key),
     )
 
 
 def _require_no_more_than_own(key: APIKey) -> None:
     """Scopes within one's own rights; another person's rights only from a superuser's hand; no way out of one's own scopes."""
-    about: dict[str, Any] = {"tenant_id": key.tenant_id, "kind": "api_key", "object_id": key.pk, "label": key.name}
-    principal = current_principal()
     if key.scopes is not None:
-        require_covered(key.scopes, "api_key.write", **about)
-    if not key.inherits_owner:
+        require_covered(key.scopes, "api_key.write", **_about(key))
+    _require_within_scopes(key)
+    if key.inherits_owner and not current_principal().is_superuser and acting_user_id() != str(key.owner_id):
+        refuse("api_key.admin", "only the owner can let a key act with the owner's rights", rule="others-rights", **_about(key))
+
+
+def _require_within_scopes(key: APIKey) -> None:
+    """A narrowed key makes and changes only keys that are narrowed to no more than it."""
+    if current_principal().scopes is None:
         return
-    if not principal.is_superuser and acting_user_id() != str(key.owner_id):
-        refuse("api_key.admin", "only the owner can let a key act with the owner's rights", rule="others-rights", **about)
-    if principal.scopes is not None and key.scopes is None:
-        refuse("api_key.write", "a narrowed key can only make narrowed keys", rule="more-than-own", **about)
+    if key.scopes is None:
+        refuse("api_key.write", "a narrowed key manages narrowed keys only", rule="more-than-own", **_about(key))
+    else:
+        require_covered(key.scopes, "api_key.write", **_about(key))
+
+
+def _about(key: APIKey) -> dict[str, Any]:
+    return {"tenant_id": key.tenant_id, "kind": "api_key", "object_id": key.pk, "label": key.name}
 
 
 def _check(key: APIKey, *, expiry: bool = True) -> None:

@@ -42,7 +42,7 @@ def actor_of_key(key: APIKey, *, origin: str, address: str = "", request_id: str
     return Actor(
         kind="api_key",
         id=str(key.pk),
-        label=key.name,
+        label=str(key),
         is_superuser=key.inherits_owner and key.owner.is_superuser,
         origin=origin,
         address=address,

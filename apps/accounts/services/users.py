@@ -10,8 +10,8 @@ from apps.accounts.models import APIKey, Membership, Role, User
 from apps.accounts.services.api_keys import revoke_with_owner
 from apps.accounts.services.memberships import give_role
 from apps.accounts.services.rights import acting_user_id, apply_fields, locked, refuse, require_covered, validated
-from apps.common.authorise import current_principal, require, require_superuser
-from apps.common.context import current_scope
+from apps.common.authorise import current_principal, has_everything, require, require_superuser
+from apps.common.context import current_actor, current_scope
 from apps.common.errors import Conflict, ValidationFailed
 from apps.common.events import ControlEvent
 from apps.common.outbox import audit, changed, unit_of_work
@@ -101,12 +101,23 @@ def activate_user(user: User) -> User:
     return update_user(user, is_active=True)
 
 
-def set_password(user: User, password: str | None) -> User:
-    """Set a password (None: no sign-in); raises ValidationFailed when it is weak. Sessions of the user end."""
+def set_password(user: User, password: str | None, *, current: str | None = None) -> User:
+    """Set a password (None: no sign-in). Sessions of the user end.
+
+    One's own is changed in person, by giving the `current` one, and by no key; another's with `user.admin`, where they have no
+    more rights than oneself. Raises PermissionDenied, ValidationFailed (a weak password, a wrong or needless `current`).
+    """
     with unit_of_work():
         user = locked(user)
-        if acting_user_id() != str(user.pk):
-            _require_over(user, "user.write")
+        if acting_user_id() == str(user.pk):
+            _require_in_person(user, current)
+        else:
+            _require_over(user, "user.admin")
+            if current is not None:
+                raise ValidationFailed(
+                    "The present password is asked for one's own change alone.",
+                    errors={"current_password": ["Leave it out: this is another user."]},
+                )
         _set_password(user, password)
         user.save(update_fields=["password"])
     return user
@@ -133,6 +144,10 @@ def _tenant_id() -> str | None:
     return scope.tenant_id if scope else None
 
 
+def _about(user: User) -> dict[str, Any]:
+    return {"tenant_id": _tenant_id(), "kind": "user", "object_id": user.pk, "label": user.username}
+
+
 def _set_password(user: User, password: str | None) -> None:
     if password is None:
         user.set_unusable_password()
@@ -144,17 +159,34 @@ def _set_password(user: User, password: str | None) -> None:
     user.set_password(password)
 
 
+def _require_in_person(user: User, current: str | None) -> None:
+    """Refuse a key of the user's, however wide, and whoever does not know the present password."""
+    if current_actor().kind != "user":
+        refuse(
+            "user.write",
+            "no key changes the password of its owner; sign in to the console",
+            rule="own-password",
+            **_about(user),
+        )
+    if not user.check_password(current or ""):
+        raise ValidationFailed(
+            "The present password is needed to change it.",
+            errors={"current_password": ["This is not your present password." if current else "Give your present password."]},
+        )
+
+
 def _require_over(user: User, action: str) -> None:
-    """Ask the policy about a user: those who are no superusers manage users of their own tenant alone, with no more rights."""
-    tenant_id = _tenant_id()
-    require(action, tenant_id=tenant_id, kind="user", object_id=user.pk, label=user.username)
-    if current_principal().is_superuser:
+    """Ask the policy about a user. Who is no superuser manages users of their own tenant alone; nobody one with more rights."""
+    about = _about(user)
+    tenant_id = about["tenant_id"]
+    require(action, **about)
+    if has_everything():
         return
-    about: dict[str, Any] = {"tenant_id": tenant_id, "kind": "user", "object_id": user.pk, "label": user.username}
     if user.is_superuser:
         refuse(action, "the user is a superuser", rule="superuser-only", **about)
     memberships = list(Membership.unscoped.filter(user=user).values_list("tenant_id", "role__permissions"))
-    if not memberships or any(str(home) != tenant_id for home, _ in memberships):
+    elsewhere = not memberships or any(str(home) != tenant_id for home, _ in memberships)
+    if elsewhere and not current_principal().is_superuser:
         refuse(action, "the user is not of this tenant alone", rule="tenant", **about)
     require_covered({text for _, permissions in memberships for text in permissions}, action, **about)
 

@@ -1,6 +1,7 @@
 """The log in words: who, did what, to what, with what outcome, when."""
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -41,7 +42,7 @@ PHRASES = {
     "auth.login_failed": "failed to sign in",
     "auth.refused": "was refused",
     "access.refused": "was refused",
-    "auth.password_changed": "got a new password",
+    "user.password_changed": "set a new password for",
     "credential.set": "stored a credential of the server",
     "credential.deleted": "deleted a credential of the server",
     "server.tested": "tested the connection to the server",
@@ -68,6 +69,18 @@ DOORS = {
 """How a door reads."""
 
 
+_TEXT = re.compile(r'"text"\s*:\s*"((?:[^"\\]|\\.)*)')
+_VERBS = {"read": "look at", "write": "change", "delete": "delete", "call": "use", "admin": "administer"}
+_ASKED = {
+    "tools/list": "the list of tools",
+    "resources/list": "the list of resources",
+    "resources/templates/list": "the list of resource templates",
+    "prompts/list": "the list of prompts",
+    "mcp.request": "the gateway",
+}
+"""What a request asked for that named nothing."""
+
+
 @dataclass(slots=True)
 class Changed:
     """One field of a change."""
@@ -90,6 +103,11 @@ class Told:
     href: str
     what_href: str = ""
     more: str = ""
+    cause: str = ""
+    """Why it is a problem: the type of the error and its text."""
+    times: int = 1
+    """How many equal ones this one stands for, and whether there may be more."""
+    at_least: bool = False
     changes: list[Changed] = field(default_factory=list)
     type: str = ""
     row: EventFacts | None = None
@@ -106,17 +124,18 @@ def tell(row: EventFacts) -> Told:
         did = FAILED.get(row.event_type, did)
     what = row.object or ""
     if kind == "call":
-        what = f"{row.server} · {row.tool}" if row.server and row.tool else row.object or row.tool or row.action or ""
+        asked = _ASKED.get(row.action or "", row.action or "")
+        what = f"{row.server} · {row.tool}" if row.server and row.tool else row.object or row.tool or asked
     elif kind == "auth":
         what = "" if row.object == row.actor else (row.object or "")
     elif row.event_type == "access.refused":
-        did, what = (
-            f"was refused {row.action or 'access'} on",
-            row.object or NOUNS.get(row.object_kind or "", row.object_kind or "it"),
-        )
+        wanted = NOUNS.get(row.object_kind or "", (row.object_kind or "").replace("_", " "))
+        verb = _VERBS.get((row.action or "").partition(".")[2], "use")
+        did = f"was not allowed to {verb}" + (f" the {wanted}" if wanted and row.object else "")
+        what = row.object or (f"any {wanted}" if wanted else "this")
     return Told(
         id=row.event_id,
-        who="Switchyard" if row.actor_kind in (None, "system") else row.actor or "somebody unknown",
+        who=_who(row),
         did=did,
         what=what,
         outcome=row.outcome or ("begun" if row.event_type in CALL_STEPS else "ok"),
@@ -124,11 +143,19 @@ def tell(row: EventFacts) -> Told:
         href=reverse("admin:audit_auditevent_change", args=(row.event_id,)),
         what_href=_page(row),
         more=_more(row, details),
+        cause=_cause(row, details),
         changes=list(_changes(details)),
         type=row.event_type,
         row=row,
         details=details,
     )
+
+
+def _who(row: EventFacts) -> str:
+    """Name the actor as the row does; what the product did by itself is Switchyard's."""
+    if row.actor_kind in (None, "system") and row.origin != "cli":
+        return "Switchyard"
+    return row.actor or "somebody unknown"
 
 
 def _page(row: EventFacts) -> str:
@@ -141,12 +168,40 @@ def _page(row: EventFacts) -> str:
         return ""
 
 
+def _cause(row: EventFacts, details: dict[str, Any]) -> str:
+    parts = [row.error_type] if row.error_type else []
+    reason = details.get("reason") or details.get("error") or details.get("message")
+    if not reason and row.outcome == "error":
+        reason = _said(details.get("result"))
+    if reason:
+        parts.append(_readable(str(reason)))
+    if details.get("closed_by") == "sweep":
+        parts.append("the process that made the call ended before an answer was recorded")
+    if row.outcome == "unknown" or details.get("effect") == "unknown":
+        parts.append("whether it took effect is not known")
+    return " · ".join(parts)
+
+
+def _said(result: Any) -> str:
+    """Return the first text of a tool's result, of which a sample (JSON, maybe cut) was kept."""
+    found = _TEXT.search(result) if isinstance(result, str) else None
+    if found is None:
+        return ""
+    try:
+        return str(json.loads(f'"{found.group(1)}"'))
+    except ValueError:
+        return found.group(1)
+
+
+def _readable(text: str) -> str:
+    """Return what somebody else wrote in one line, without characters that hide or turn text."""
+    return "".join(sign if sign.isprintable() else " " for sign in text[:300]).strip()
+
+
 def _more(row: EventFacts, details: dict[str, Any]) -> str:
-    parts = []
-    if row.error_type:
-        parts.append(row.error_type)
-    if reason := details.get("reason") or details.get("error") or details.get("message"):
-        parts.append(str(reason)[:300])
+    parts = [cause] if (cause := _cause(row, details)) else []
+    if row.event_type == "access.refused" and row.action:
+        parts.append(row.action)
     if rule := details.get("rule"):
         parts.append(f"rule {rule}")
     if row.duration_us is not None:

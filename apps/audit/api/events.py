@@ -22,7 +22,7 @@ from apps.common.errors import NotFound
 class VerifyIn(InputSerializer):
     """How thoroughly."""
 
-    columns = serializers.BooleanField(required=False, help_text="Also compare the columns with the stored bytes.")
+    columns = serializers.BooleanField(required=False, help_text="False leaves out the comparison of the search columns.")
 
 
 class AuditEventsViewSet(ScopedAPIView, ViewSet):

@@ -16,11 +16,19 @@ GUARDED = ("audit_chain", "audit_event")
 _KEPT = "SELECT RAISE(ABORT, 'rows of {} are kept as they were written')"
 _COLUMNS = ("event_type", "time", *FIELDS[2:29], "body")
 
+_REPLACED = (
+    "CREATE TRIGGER {0}_no_replace BEFORE INSERT ON {0} WHEN EXISTS (SELECT 1 FROM {0} WHERE {1} = NEW.{1}) BEGIN {2}; END"
+)
+"""REPLACE removes the row in its way without the triggers on DELETE."""
+
 SQLITE = [
-    f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} BEGIN {_KEPT.format(table)}; END"
-    for table in (*GUARDED, "audit_head")
-    for verb in (("DELETE",) if table == "audit_head" else ("UPDATE", "DELETE"))
-] + [
+    *(
+        f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} BEGIN {_KEPT.format(table)}; END"
+        for table in (*GUARDED, "audit_head")
+        for verb in (("DELETE",) if table == "audit_head" else ("UPDATE", "DELETE"))
+    ),
+    *(_REPLACED.format(table, "id", _KEPT.format(table)) for table in GUARDED),
+    _REPLACED.format("audit_head", "writer", "SELECT RAISE(IGNORE)"),
     f"""
     CREATE VIEW audit_append AS
     SELECT e.id, c.previous, c.digest, c.form, h.seq AS head_from, h.open_from, {", ".join(f"e.{name}" for name in _COLUMNS)}
@@ -39,7 +47,9 @@ SQLITE = [
     """,  # noqa: S608 - made of constants
 ]
 SQLITE_UNDO = ["DROP VIEW audit_append"] + [
-    f"DROP TRIGGER IF EXISTS {table}_no_{verb}" for table in (*GUARDED, "audit_head") for verb in ("update", "delete")
+    f"DROP TRIGGER IF EXISTS {table}_no_{verb}"
+    for table in (*GUARDED, "audit_head")
+    for verb in ("update", "delete", "replace")
 ]
 
 POSTGRESQL = [

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
-from apps.audit.domain import EventFacts, EventPage, event_name, parse_event_name
+from apps.audit.domain import EventFacts, EventPage, parse_event_name
 from apps.audit.models import AuditChain, AuditEvent
 from apps.audit.sink.record import FIELDS, decode
 from apps.common.context import current_scope
@@ -45,25 +45,32 @@ def events(
     since: datetime | None = None,
     until: datetime | None = None,
     text: str = "",
+    who: str = "",
     cursor: str | None = None,
     limit: int = 50,
+    details: bool = False,
     **filters: Any,
 ) -> EventPage:
     """Return events, newest first, and the cursor of the next page.
 
     `since` is inclusive, `until` exclusive; `text` is the beginning of an actor, object, server, tool, event type, call id or
-    agent, or an event id; `filters` name columns of `FILTERS` (an `event_type` that ends with `.` is a prefix).
+    agent, or an event id; `who` is the beginning of an actor's name; with `details` each
+    event has its details; `filters` name columns of `FILTERS` (an `event_type` that ends with `.` is a prefix).
     Raises ValidationFailed for an unknown filter or a cursor that is none.
     """
-    rows = filtered(scoped_events(), tenant=tenant, since=since, until=until, text=text, **filters)
+    rows = filtered(scoped_events(), tenant=tenant, since=since, until=until, text=text, who=who, **filters)
     limit = max(1, min(limit, MAX_PAGE))
     if cursor:
         time, identity = _read_cursor(cursor)
         rows = rows.filter(Q(time__lt=time) | Q(time=time, id__lt=identity))
-    found = list(rows.values_list(*_FACTS)[: limit + 1])
+    found = (
+        [_with_details(row) for row in rows.defer(None)[: limit + 1]]
+        if details
+        else [EventFacts(*row) for row in rows.values_list(*_FACTS)[: limit + 1]]
+    )
     page = found[:limit]
     following = _write_cursor(page[-1]) if len(found) > limit else None
-    return EventPage(tuple(EventFacts(*row) for row in page), following)
+    return EventPage(tuple(page), following)
 
 
 def filtered(
@@ -73,12 +80,15 @@ def filtered(
     since: datetime | None = None,
     until: datetime | None = None,
     text: str = "",
+    who: str = "",
     **filters: Any,
 ) -> "QuerySet[AuditEvent]":
     """Narrow a query set of events; see `events`."""
     unknown = sorted(filters.keys() - set(FILTERS))
     if unknown:
         raise ValidationFailed("Unknown filter.", errors={name: ["There is no such filter."] for name in unknown})
+    if who:
+        rows = rows.filter(actor__startswith=who)
     for name, value in filters.items():
         if value is None or value == "":
             continue
@@ -107,10 +117,7 @@ def event(event_id: str | int) -> EventFacts:
     row = scoped_events().defer(None).filter(id=identity).first() if identity is not None else None
     if row is None:
         raise NotFound("There is no such audit event.")
-    chain = AuditChain.objects.filter(id=row.pk).first()
-    if chain is None:
-        return _with_details(row)
-    return replace(_with_details(row), digest=bytes(chain.digest).hex(), previous=bytes(chain.previous).hex())
+    return _chained([row])[0]
 
 
 def timeline(object_kind: str, object_id: object, *, limit: int = 100) -> tuple[EventFacts, ...]:
@@ -120,12 +127,12 @@ def timeline(object_kind: str, object_id: object, *, limit: int = 100) -> tuple[
 
 
 def call_story(call_id: str) -> tuple[EventFacts, ...]:
-    """Return every event of a call in the order in which they were written, with details; raises NotFound without any."""
+    """Return every event of a call in the order in which they were written, with details and digests; raises NotFound without any."""
     rows = scoped_events().defer(None).filter(call_id=call_id).order_by("time", "id")
-    story = tuple(_with_details(row) for row in rows[:MAX_PAGE])
-    if not story:
+    found = list(rows[:MAX_PAGE])
+    if not found:
         raise NotFound("There is no such call.")
-    return story
+    return _chained(found)
 
 
 def last_verification() -> EventFacts | None:
@@ -134,7 +141,18 @@ def last_verification() -> EventFacts | None:
         object_kind="audit", object_id="log", call_id__isnull=True, event_type="audit.verified"
     ).order_by("-time", "-id")
     row = rows.first()
-    return None if row is None else _with_details(row)
+    return None if row is None else _chained([row])[0]
+
+
+def _chained(rows: list[AuditEvent]) -> tuple[EventFacts, ...]:
+    """Return events with their details and their places in the chain."""
+    chain = AuditChain.objects.in_bulk([row.pk for row in rows])
+    return tuple(
+        replace(_with_details(row), digest=bytes(place.digest).hex(), previous=bytes(place.previous).hex())
+        if (place := chain.get(row.pk))
+        else _with_details(row)
+        for row in rows
+    )
 
 
 def _with_details(row: AuditEvent) -> EventFacts:
@@ -149,8 +167,8 @@ def _details(row: AuditEvent) -> dict[str, Any] | None:
         return {"unreadable": "the stored bytes are not an audit record; run a verification"}
 
 
-def _write_cursor(row: tuple[Any, ...]) -> str:
-    text = f"{row[2].astimezone(UTC).isoformat()}|{event_name(row[0])}"
+def _write_cursor(row: EventFacts) -> str:
+    text = f"{row.time.astimezone(UTC).isoformat()}|{row.event_id}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

@@ -65,7 +65,9 @@ class PostgresStore:
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._connection: psycopg.Connection[Any] | None = None
-        self._former_pid = 0
+        self._session = 0
+        self._sessions: set[int] = set()
+        """Sessions of this process that may hold its lock: the last that got it, and those since."""
 
     def open(self) -> None:
         """Connect and prepare. A dead peer is noticed within 4 s."""
@@ -84,12 +86,14 @@ class PostgresStore:
                 connection.execute("SELECT set_config(%s, %s, false)", (name, value))
             connection.execute("INSERT INTO audit_relay (id, outbox_id) VALUES (1, 0) ON CONFLICT DO NOTHING")
             _checked(connection.pgconn.prepare(_NAME, _APPEND.encode(), _TYPES))
+        # asked while it can be: libpq forgets the backend of a connection that was lost
+        self._session = self._one("SELECT pg_backend_pid()", ())[0]
+        self._sessions.add(self._session)
 
     def close(self) -> None:
         """Disconnect; the session's locks go with it."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._former_pid = connection.pgconn.backend_pid or self._former_pid
             connection.close()
 
     def claim(self, wanted: int | None) -> int:
@@ -108,7 +112,10 @@ class PostgresStore:
 
     def try_lock(self, writer: int) -> bool:
         """See `Store.try_lock`."""
-        return bool(self._one("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS, writer))[0])
+        if not self._one("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS, writer))[0]:
+            return False
+        self._sessions = {self._session}
+        return True
 
     def unlock(self, writer: int) -> None:
         """See `Store.unlock`."""
@@ -211,7 +218,7 @@ class PostgresStore:
         while time.monotonic() < deadline:
             with _failures():
                 holder = self._db.execute(_HOLDER, (LOCK_CLASS, writer)).fetchone()
-            if holder is not None and holder[0] != self._former_pid:
+            if holder is not None and holder[0] not in self._sessions:
                 return False
             if holder is not None:
                 self._one("SELECT pg_terminate_backend(%s, 300)", (holder[0],))

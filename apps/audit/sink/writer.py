@@ -15,6 +15,8 @@ from apps.audit.sink.sweep import close_open_intents
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_HIDDEN = 0.5
+"""Seconds from the first failure in a row for which callers are left waiting for another attempt."""
 
 
 @dataclass(slots=True)
@@ -69,8 +71,9 @@ class Deliver:
 class Writer(threading.Thread):
     """Drains the inbox into the store. After a failure it reconnects, finds out what was committed, and goes on.
 
-    A failure is hidden from the waiting callers when the very next attempt succeeds (a restarted database); otherwise they
-    are refused. An intent that was refused is withdrawn, as nothing ran on it; any other row is a fact and is kept for later.
+    A failure is hidden from the waiting callers for as long as it may be a cut connection: for half a second after a commit,
+    for one more attempt on a connection that has only been probed. Then they are refused, and so they are by the watchdog
+    when an attempt hangs. An intent that was refused is withdrawn, as nothing ran on it; any other row is a fact and is kept.
     """
 
     def __init__(self, store: Store, inbox: Inbox, deliver: Deliver, *, batch_limit: int) -> None:
@@ -82,6 +85,9 @@ class Writer(threading.Thread):
         self._chain: Chain | None = None
         self._doubt: tuple[Batch, list[Row]] | None = None
         self._proven = False
+        """A commit, or an order's probe, succeeded since the last failure."""
+        self._probed = False
+        """The connection was probed when it was made; says less than a commit, as a full disk may let a probe pass."""
         self.in_flight: Sequence[Row] = ()
         self.stalled = False
         """Set by the watchdog when a commit takes too long, cleared by the next commit."""
@@ -91,7 +97,7 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         """Serve until stopped and drained."""
-        pause = _FIRST_PAUSE
+        pause, hidden_until = _FIRST_PAUSE, 0.0
         try:
             while True:
                 try:
@@ -101,8 +107,13 @@ class Writer(threading.Thread):
                 except (StoreFailed, RowsRefused) as failure:
                     self._store.close()
                     self.statistics.failures += 1
-                    if self._proven:
-                        self._proven, pause = False, _FIRST_PAUSE
+                    proven, probed, self._proven, self._probed = self._proven, self._probed, False, False
+                    if proven:
+                        pause, hidden_until = _FIRST_PAUSE, time.monotonic() + _HIDDEN
+                    if proven or probed:
+                        continue
+                    if time.monotonic() < hidden_until:
+                        self._inbox.rest(_FIRST_PAUSE)
                         continue
                     self._refuse_all(str(failure))
                     if self.stopping:
@@ -168,6 +179,7 @@ class Writer(threading.Thread):
         self._settle_doubt()
         if self.statistics.failure is not None:
             self._store.probe(writer)
+            self._probed = True
         self.in_flight = ()
         self.stalled = False
         self.statistics.writer = writer

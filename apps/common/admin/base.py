@@ -21,10 +21,13 @@ from unfold.dataclasses import UnfoldAction
 
 from apps.common import authorise
 from apps.common.admin.panels import Link, Panel
-from apps.common.admin.verbs import put_errors
+from apps.common.admin.verbs import SUPERUSER, note_denied, put_errors
 from apps.common.context import current_scope, tenant_scope
 from apps.common.errors import SwitchyardError
 from apps.common.models import TenantModel
+
+_COMPARISONS = ("__isnull", "__exact", "__in", "__id", "__gte", "__lte", "__gt", "__lt")
+"""What a filter's link may say of its field, from the end of the name on."""
 
 
 class ConsoleAdmin(ModelAdmin):
@@ -63,6 +66,8 @@ class ConsoleAdmin(ModelAdmin):
         asked = (f"{self.kind}.{verb}", str(tenant_id))
         if asked not in answers:
             answers[asked] = authorise.decide(asked[0], tenant_id=tenant_id).allowed
+        if not answers[asked]:
+            note_denied(request, SUPERUSER if tenant_id is None else asked[0])
         return answers[asked]
 
     def tenant_of(self, obj: Any) -> Any:
@@ -91,9 +96,38 @@ class ConsoleAdmin(ModelAdmin):
         """Ask the policy about deleting."""
         return self.policy_allows(request, "delete", obj)
 
+    def has_view_or_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Ask about reading, then about changing; what a page lacks is named as reading."""
+        if super().has_view_or_change_permission(request, obj):
+            return True
+        self.has_view_permission(request, obj)
+        return False
+
+    def hides_verb(self, request: HttpRequest, name: str, obj: Any) -> bool:
+        """Tell whether a verb is left out for this person, though the policy's permission and the object would allow it."""
+        return False
+
     def has_write_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Ask the policy about changing (bulk verbs name permissions so)."""
         return self.policy_allows(request, "write", obj)
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Let an address ask only what the filters of the page ask.
+
+        Django lets any field of the model pass, with any comparison: that reads hashes character by character and runs regular
+        expressions of a reader's own.
+        """
+        asked = lookup
+        for ending in _COMPARISONS:
+            asked = asked.removesuffix(ending)
+        return asked in self._filtered(request)
+
+    def _filtered(self, request: HttpRequest | None) -> set[str]:
+        names: set[str] = {self.date_hierarchy} if self.date_hierarchy else set()
+        for one in self.get_list_filter(request) if request is not None else self.list_filter:
+            field = one[0] if isinstance(one, (list, tuple)) else one
+            names.add(field if isinstance(field, str) else field.parameter_name)
+        return names
 
     # --- writes are services ----------------------------------------------------------------------------------------------
     def create(self, request: HttpRequest, form: forms.ModelForm[Any]) -> Any:
@@ -169,6 +203,13 @@ class ConsoleAdmin(ModelAdmin):
         except SwitchyardError as error:
             messages.error(request, error.detail)
             return HttpResponseRedirect(request.get_full_path())
+
+    def response_post_save_add(self, request: HttpRequest, obj: Any) -> HttpResponse:
+        """Lead to what was made."""
+        if self.has_view_permission(request, obj):
+            return HttpResponseRedirect(self.page_url(obj))
+        answer: HttpResponse = super().response_post_save_add(request, obj)
+        return answer
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         """Return the form class; it carries the request and the refusal of a service, if there was one."""
@@ -316,7 +357,9 @@ class ConsoleAdmin(ModelAdmin):
                 continue
             if getattr(method, "superuser", False) and not request.user.is_superuser:
                 continue
-            if obj is not None and applies is not None and not applies(obj):
+            if obj is not None and (
+                (applies is not None and not applies(obj)) or self.hides_verb(request, method.__name__, obj)
+            ):
                 continue
             kept.append(action)
         return kept

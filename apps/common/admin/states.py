@@ -44,7 +44,7 @@ STATES: dict[str, Look] = {
     "idempotent": Look("Idempotent", "autorenew", "info"),
     "writes": Look("Writes", "edit", "warn"),
     "destructive": Look("Destructive", "warning", "bad"),
-    "not-reviewed": Look("Not reviewed", "help", "outline"),
+    "not-ruled": Look("Effects not ruled", "help", "outline"),
     # Grants.
     "allow": Look("Allow", "check_circle", "good"),
     "deny": Look("Deny", "block", "bad"),

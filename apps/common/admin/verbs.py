@@ -25,6 +25,19 @@ from unfold.enums import ActionVariant
 from apps.common.admin.format import plural
 from apps.common.errors import SwitchyardError
 
+SUPERUSER = "superuser"
+"""Stands for a permission where superusers alone may."""
+
+
+def note_denied(request: HttpRequest, action: str) -> None:
+    """Remember what the policy has just denied, for the page that says so."""
+    request.__dict__["console_denied"] = action
+
+
+def denied_of(request: HttpRequest) -> str:
+    """Return the permission that was denied last (`<kind>.<verb>` or SUPERUSER), or nothing."""
+    return str(request.__dict__.get("console_denied", ""))
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -78,7 +91,10 @@ def verb(
                 obj = self.get_object(request, object_id)
                 if obj is None:
                     raise Http404
-            if not self.policy_allows(request, permission, obj) or (superuser and not request.user.is_superuser):
+            if not self.policy_allows(request, permission, obj):
+                raise PermissionDenied
+            if superuser and not request.user.is_superuser:
+                note_denied(request, SUPERUSER)
                 raise PermissionDenied
             question = ask(self, request, obj)
             bound = form(request.POST or None, request.FILES or None) if form else None

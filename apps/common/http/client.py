@@ -6,6 +6,7 @@ verified. A call through it costs a third of what it does through a general clie
 """
 
 import asyncio
+import os
 import socket
 import ssl
 import time
@@ -156,7 +157,9 @@ class HttpClient:
         except ssl.SSLError:
             raise UpstreamUnavailable(f"No TLS connection to {host} could be made.") from None
         except OSError as error:
-            raise UpstreamUnavailable(f"{host} cannot be reached: {error.strerror or 'connection failed'}.") from None
+            # the loop's own words for it are a Python tuple
+            said = os.strerror(error.errno) if error.errno else error.strerror or "connection failed"
+            raise UpstreamUnavailable(f"{host} cannot be reached on port {key[2]}: {said}.") from None
 
     async def _dial_any(self, key: _Key, host: str, seconds: float | None) -> Connection:
         addresses = await self._addresses(host, key[2])

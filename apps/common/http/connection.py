@@ -5,7 +5,7 @@ A request's head and body leave in one write; an answer is given out as soon as 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import httptools
 from multidict import CIMultiDict
@@ -24,7 +24,8 @@ LEAST = 128
 """Bytes that a header counts for at least, so that their number is bounded too."""
 HIGH_WATER = 256 * 1024
 """Bytes of a body that wait to be read; then the connection is read no further."""
-LOW_WATER = 64 * 1024
+ADMITTED = 1024 * 1024
+"""Bytes of a body that are read without asking `admit`."""
 
 
 class HttpResponse:
@@ -71,8 +72,11 @@ class HttpResponse:
             self._headers = CIMultiDict(pairs)
         return self._headers
 
-    async def read(self, limit: int) -> bytes:
-        """Return the whole body; raise UpstreamTooLarge once it is over `limit` bytes, reading no further."""
+    async def read(self, limit: int, admit: Callable[[int], Awaitable[None]] | None = None) -> bytes:
+        """Return the whole body; raise UpstreamTooLarge once it is over `limit` bytes, reading no further.
+
+        A body over 1 MB goes on only when `admit` returns, which is told once how many bytes there may be.
+        """
         if self.complete and self._error is None and self._size <= limit:
             body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks.clear()
@@ -81,12 +85,20 @@ class HttpResponse:
         if length.isascii() and length.isdigit() and int(length) > limit:
             self.close()
             raise UpstreamTooLarge(f"The answer of {self._host} has {length} bytes; at most {limit} are read.")
+        expected = int(length) if length.isascii() and length.isdigit() else limit
         parts = bytearray()
         while chunk := await self.chunk():
             parts += chunk
             if len(parts) > limit:
                 self.close()
                 raise UpstreamTooLarge(f"The answer of {self._host} has more than {limit} bytes.")
+            if admit is not None and len(parts) > ADMITTED:
+                try:
+                    await admit(expected)
+                except BaseException:
+                    self.close()
+                    raise
+                admit = None
         return bytes(parts)
 
     async def chunk(self) -> bytes:

@@ -8,9 +8,11 @@ from django.contrib.admin import site
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
+from apps.common import authorise
 from apps.common.admin import format as formats
 from apps.common.admin.difference import fold
 from apps.common.admin.states import state_badge
+from apps.common.context import current_scope
 
 register = template.Library()
 
@@ -37,6 +39,15 @@ def ago(moment: datetime | None, never: str = "never") -> SafeString | str:
 def exact(moment: datetime | None) -> SafeString | str:
     """Render a time exactly."""
     return formats.exact(moment)
+
+
+@register.filter
+def may(request: Any, action: str) -> bool:
+    """Tell whether the person may do something in the tenant in view: `{% if request|may:"grant.write" %}`."""
+    if request is None or not request.user.is_active or not request.user.is_staff:
+        return False
+    scope = current_scope()
+    return authorise.decide(action, tenant_id=scope.tenant_id if scope else None).allowed
 
 
 @register.filter

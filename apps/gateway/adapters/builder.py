@@ -63,7 +63,11 @@ class SnapshotBuilder:
         by_server: dict[str, list[DefinitionFacts]] = {}
         for row in tools.plane_definitions(None):
             by_server.setdefault(row.server_id, []).append(row)
-        entries = {facts.id: build_server(facts, by_server.get(facts.id, ())) for facts in servers.plane_servers(None)}
+        withheld = tools.plane_withheld(None)
+        entries = {
+            facts.id: build_server(facts, by_server.get(facts.id, ()), withheld=withheld.get(facts.id, ()))
+            for facts in servers.plane_servers(None)
+        }
         toolsets = {facts.id: build_toolset(facts, entries) for facts in tools.plane_toolsets(None)}
         keys = {facts.digest: facts for facts in accounts.plane_keys(None)}
         return with_changes(
@@ -99,8 +103,11 @@ class SnapshotBuilder:
         if server_ids:
             for row in tools.plane_definitions(server_ids):
                 by_server.setdefault(row.server_id, []).append(row)
+            withheld = tools.plane_withheld(server_ids)
             for facts in servers.plane_servers(server_ids):
-                fresh[facts.id] = build_server(facts, by_server.get(facts.id, ()), before.servers.get(facts.id))
+                fresh[facts.id] = build_server(
+                    facts, by_server.get(facts.id, ()), before.servers.get(facts.id), withheld.get(facts.id, ())
+                )
         entries = _replaced(before.servers, server_ids, fresh)
         read = {facts.id: facts for facts in tools.plane_toolsets(toolset_ids)} if toolset_ids else {}
         affected = {id for server in server_ids for id in before.member_toolsets.get(server, ())} - toolset_ids

@@ -44,6 +44,8 @@ class Learned:
         self._changed: dict[str, float] = {}
         self._seen: dict[str, tuple[str, str]] = {}
         self._written: dict[str, tuple[str, float]] = {}
+        self._answers: dict[object, datetime] = {}
+        self._answers_at = 0.0
         self._running: dict[str, tuple[str, int]] = {}
         self._thread: threading.Thread | None = None
         self._heartbeat_at = 0.0
@@ -56,8 +58,11 @@ class Learned:
         self._uses[key_id] = (time.time(), address, client)
 
     def endpoint_state(self, endpoint_id: str, state: str, reason: str) -> None:
-        """Remember the state that a call found; written when it is news, at most every 5 s for one endpoint."""
+        """Remember the state that a call found, and when an endpoint last answered; a state is written when it is news, at most
+        every 5 s for one endpoint, the times together every 5 s."""
         self._seen[endpoint_id] = (state, reason)
+        if state == "healthy":
+            self._answers[endpoint_id] = datetime.now(UTC)
 
     # Facts and UpstreamEvents
 
@@ -135,6 +140,8 @@ class Learned:
         else:
             if order is None:
                 self._flush()
+                if self._answers:
+                    self._note_answers(time.monotonic())
                 return False
             self._quietly(order)
             if not self._queue.empty():
@@ -158,10 +165,17 @@ class Learned:
             if state != before and now - at >= STATE_SECONDS:
                 self._written[endpoint_id] = (state, now)
                 self._quietly(partial(_note_state, endpoint_id, state, reason))
+        if self._answers and now - self._answers_at >= STATE_SECONDS:
+            self._note_answers(now)
         if now - self._heartbeat_at >= HEARTBEAT_SECONDS:
             self._heartbeat_at = now
             self._quietly(self._heartbeat)
         close_old_connections()
+
+    def _note_answers(self, now: float) -> None:
+        self._answers_at = now
+        answers, self._answers = self._answers, {}
+        self._quietly(partial(endpoints.record_answers, dict(answers)))
 
     def _heartbeat(self) -> None:
         by_pid = {one.get("pid"): one for one in (self.stats() if self.stats else {}).values()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from apps.common.errors import SwitchyardError, UpstreamError
+from apps.common.errors import PROBLEM_BASE, SwitchyardError, UpstreamError
 from apps.gateway.services.calls import CallReport
 
 
@@ -15,7 +15,8 @@ def problem_of_call(report: CallReport) -> SwitchyardError:
     if isinstance(data, dict) and data.get("call_id") == report.call_id:  # else a server's words that only look like ours
         kinds: list[type[SwitchyardError]] = [SwitchyardError, *_below(SwitchyardError)]
         for kind in kinds:
-            if kind().type == data.get("type"):
+            # a class that is made in another way has the type of one above it, which comes first
+            if data.get("type") == PROBLEM_BASE + kind.slug:
                 extra = {name: value for name, value in data.items() if name not in ("type", "title")}
                 return kind(message, **{**extra, **known})
     said = {"code": error.get("code"), "message": message, "data": data}

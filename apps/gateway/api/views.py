@@ -16,15 +16,16 @@ from apps.accounts.selectors import tenant as find_tenant
 from apps.audit.domain import CallFigures
 from apps.audit.selectors import call_statistics, call_totals
 from apps.common.api.views import ScopedAPIView
-from apps.common.authorise import require
+from apps.common.authorise import decide, require
 from apps.common.clock import now
 from apps.common.context import current_scope, tenant_scope
-from apps.common.errors import NotFound
+from apps.common.errors import NotFound, SwitchyardError
 from apps.gateway.api.problems import problem_of_call
 from apps.gateway.api.serializers import CallIn, CallOut, StatisticsOut, StatisticsQuery
 from apps.gateway.services.calls import call_tool
 from apps.servers.selectors import server_statistics
-from apps.tools.selectors import definition_counts, get_definition, held_counts
+from apps.tools.domain import full_name
+from apps.tools.selectors import definition_counts, get_definition, held_counts, not_in_force
 
 FIGURES = (
     "calls", "errors", "refused", "cancelled", "unknown", "error_rate", "mean_us", "p50_us", "p95_us", "p99_us", "request_bytes",
@@ -46,7 +47,7 @@ class CallToolView(ScopedAPIView):
         tool = get_definition(id)
         report = call_tool(tool_id=tool.pk, arguments=given.get("arguments", {}), toolset=given.get("toolset"))
         if report.error is not None:
-            raise problem_of_call(report)
+            raise _explained(problem_of_call(report), tool)
         steps = [{"name": name, "ms": round(at * 1000, 3)} for name, at in report.steps]
         return Response(CallOut({**asdict(report), "steps": steps}).data)
 
@@ -98,6 +99,16 @@ class StatisticsViewSet(ScopedAPIView, ViewSet):
             raise NotFound("There is no such tenant.")
         with tenant_scope(tenant.pk):
             yield
+
+
+def _explained(problem: SwitchyardError, tool: Any) -> SwitchyardError:
+    """Say why a tool that exists is unknown to callers, to those who may see it in the catalogue."""
+    why = not_in_force(tool)
+    if not isinstance(problem, NotFound) or not why or not decide("tool.read", tenant_id=tool.tenant_id).allowed:
+        return problem
+    if tool.state == "held":
+        why += f" What it is and what changed: /api/v1/tools/{full_name(tool.server.slug, tool.name)}/difference/"
+    return NotFound(why, **{**problem.extra, "state": tool.state})
 
 
 def _figures(figures: CallFigures) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from apps.common.errors import PermissionDenied
 from apps.gateway.plane.config import PlaneConfig
 from apps.gateway.plane.http import Header, Headers, Scope
 
+_LONGEST = 300
+"""Characters of a Host or Origin (a name has at most 253); longer ones are refused and not remembered."""
 _PASSED_ON = frozenset((b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via"))
 
 
@@ -42,13 +44,13 @@ class Guard:
     def check(self, headers: Headers) -> tuple[Header, ...]:
         """Return the CORS headers of the answer. Raises PermissionDenied for a foreign Host or Origin."""
         host, origin = headers.raw.get(b"host", b""), headers.raw.get(b"origin")
-        if not self.host_allowed(host):
+        if len(host) > _LONGEST or not self.host_allowed(host):
             raise PermissionDenied(
                 "The Host header names no address of this installation (SWITCHYARD_ALLOWED_HOSTS).", rule="host"
             )
         if origin is None:
             return ()
-        if not self.origin_allowed(origin, host):
+        if len(origin) > _LONGEST or not self.origin_allowed(origin, host):
             raise PermissionDenied("Pages of this origin may not call here (SWITCHYARD_ALLOWED_ORIGINS).", rule="origin")
         return (
             (b"access-control-allow-origin", origin),

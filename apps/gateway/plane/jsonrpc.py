@@ -7,8 +7,11 @@ from typing import Any
 import orjson
 
 from apps.common.errors import MalformedRequest, SwitchyardError
+from apps.common.jsontext import dumps
 
 MAX_DEPTH = 128
+MAX_ID = 4096
+"""Characters of a request's id."""
 Json = dict[str, Any]
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
@@ -29,6 +32,13 @@ def parse(body: bytes) -> Any:
     if orjson.dumps(value) == body:
         return value
     return _parse_carefully(body)
+
+
+def valid_id(id: object) -> bool:
+    """Tell whether a request's id may be one: it stands in memory as long as the request, and in every notice of a stream."""
+    return (isinstance(id, str) and len(id) <= MAX_ID) or (
+        isinstance(id, int) and not isinstance(id, bool) and abs(id) < 1 << 256
+    )
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> Json:
@@ -76,14 +86,6 @@ def _check_depth(value: Any) -> None:
         if not level:
             return
     raise MalformedRequest(f"The JSON is nested more than {MAX_DEPTH} levels deep.")
-
-
-def dumps(value: Any) -> bytes:
-    """Write JSON; integers of any size keep their digits."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "surrogatepass")
 
 
 def result_bytes(id: Any, result: bytes) -> bytes:

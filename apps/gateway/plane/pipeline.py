@@ -18,17 +18,19 @@ from apps.common.errors import (
     UpstreamUnavailable,
     ValidationFailed,
 )
+from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Answer, Call, Json
 from apps.gateway.plane.config import PlaneConfig
-from apps.gateway.plane.jsonrpc import RESOURCE_NOT_FOUND_LEGACY, dumps, error_of
+from apps.gateway.plane.jsonrpc import RESOURCE_NOT_FOUND_LEGACY, error_of
 from apps.gateway.plane.log import log_defect
 from apps.gateway.plane.mcp.bridge import Bridge
 from apps.gateway.plane.mcp.params import annotated, check_param_headers
+from apps.gateway.plane.mcp.verbatim import result_text
 from apps.gateway.plane.ports import AssertionSigner, Facts
 from apps.gateway.plane.recorder import Recorder
 from apps.gateway.plane.schemas import SchemaGate
 from apps.gateway.plane.upstreams import UpstreamPool, best_endpoint
-from apps.gateway.plane.views import find_named, find_resource, paused
+from apps.gateway.plane.views import NotGranted, find_named, find_resource, paused
 from apps.plugins.hooks import HookCall, Hooks
 from apps.servers.transports.base import UpstreamAnswer, UpstreamRequest
 
@@ -167,6 +169,8 @@ class Pipeline:
 
     async def _refuse(self, call: Call, error: SwitchyardError) -> Answer:
         rule = str(error.extra.get("rule", error.slug))
+        if isinstance(error, NotGranted):
+            call.item, call.server = error.item, call.snapshot.servers.get(error.item.facts.server_id)
         try:
             server = error.extra.get("server")
             await self._recorder.refused(call, error.slug, rule, error.detail, server if isinstance(server, str) else None)
@@ -186,8 +190,13 @@ class Pipeline:
             answer = await self._send(call, request)
             call.step("upstream")
             result, code, message, data = self._bridge.answer(call, answer)
-            if result is not None and hook_call is not None:
+            if result is None:
+                raw = dumps({"code": code, "message": message, "data": data})
+            elif hook_call is not None:  # what a hook has seen is what goes on
                 result = await self._hooks.run_after(hook_call, result)
+                raw = dumps(result)
+            else:
+                raw = result_text(answer, result)
         except asyncio.CancelledError:
             self._recorder.settle(call, "cancelled", alone=not effects)
             raise
@@ -202,16 +211,21 @@ class Pipeline:
             return await self._failed(
                 call, UpstreamProtocolError("The call broke inside the gateway."), request, alone=not effects
             )
-        return await self._answered(call, result, code, message, data, alone=not effects)
+        try:
+            return await self._answered(call, result, raw, code, message, data, alone=not effects)
+        except Exception as error:  # noqa: BLE001 - as above
+            log_defect("outcome", error, call_id=call.call_id)
+            broken = UpstreamProtocolError("The answer cannot be recorded, so it is withheld.")
+            return await self._failed(call, broken, request, alone=not effects)
 
-    async def _answered(self, call: Call, result: Json | None, code: int, message: str, data: Any, *, alone: bool) -> Answer:
+    async def _answered(
+        self, call: Call, result: Json | None, raw: bytes, code: int, message: str, data: Any, *, alone: bool
+    ) -> Answer:
         if result is not None:
-            raw = dumps(result)
             outcome = "error" if result.get("isError") is True else "ok"
             error_type = "tool-error" if outcome == "error" else None
             reply = Answer(result=result, raw=raw)
         else:
-            raw = dumps({"code": code, "message": message, "data": data})
             outcome, error_type = "error", f"jsonrpc{code}"
             reply = Answer(code=code, message=message, data=data)
         try:

@@ -77,5 +77,6 @@ class Plane:
     async def aclose(self) -> None:
         """End streams, then upstreams."""
         self._unsubscribe()
+        self.refusals.close()
         await self.streams.aclose()
         await self.upstreams.aclose()

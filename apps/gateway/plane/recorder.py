@@ -9,9 +9,10 @@ from apps.audit.sink.protocol import AuditSink
 from apps.audit.sink.record import AuditRecord
 from apps.common.clock import now_us
 from apps.common.errors import AuditUnavailable
+from apps.common.jsontext import dumps
 from apps.common.redaction import sample_json
+from apps.common.secret_shapes import redact_text
 from apps.gateway.plane.call import Call, Json
-from apps.gateway.plane.jsonrpc import dumps
 
 ACTIONS = {
     "tools/call": ("tool.call", "tool"),
@@ -109,7 +110,7 @@ class Recorder:
             call_id=call.call_id,
             action=action,
             object_kind=kind,
-            object=call.name[:300],
+            object=(redact_text(call.name) if call.method == "resources/read" else call.name)[:300],
             server=call.server.facts.slug if call.server is not None else None,
             tool=(item.facts.name if item is not None else call.name)[:200],
             revision=call.revision,

@@ -1,6 +1,7 @@
 """One answer to one POST: JSON, unless something has to be said before the result; then a stream of events."""
 
 import asyncio
+import contextlib
 
 from apps.gateway.plane.http import SECURITY_HEADERS, Header, Send, send_empty, send_json
 
@@ -10,6 +11,10 @@ _STREAM: tuple[Header, ...] = (
     *(pair for pair in SECURITY_HEADERS if pair[0] != b"cache-control"),
     (b"cache-control", b"no-cache, no-transform"),
 )
+
+
+LAST_WORD_SECONDS = 1.0
+"""Time for a client to take the end of a stream; one that reads nothing any more is cut off without it."""
 
 
 class Reply:
@@ -53,11 +58,14 @@ class Reply:
         self._done = True
         await send_empty(self._send, 202, self.headers)
 
-    async def end(self) -> None:
-        """End a stream that has no response."""
-        if self.streaming and not self._done:
-            self._done = True
-            await self._write(b"", more=False)
+    async def finish_stream(self, body: bytes) -> None:
+        """Send the response that ends a long stream, or end it without one (empty), if the client takes it."""
+        if not self.streaming or self._done:
+            return
+        self._done = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORD_SECONDS):
+                await self._write(b"event: message\ndata: " + body + b"\n\n" if body else b"", more=False)
 
     async def _write(self, chunk: bytes, *, more: bool) -> None:
         # A writer may be cancelled while the head waits for the socket; whoever writes next sends it.

@@ -10,8 +10,9 @@ from typing import Any
 
 import orjson
 
-from apps.accounts.domain import KeyFacts, TenantFacts, UserFacts
+from apps.accounts.domain import KeyFacts, TenantFacts, UserFacts, key_label
 from apps.common.policy import Access, Grant, Principal
+from apps.gateway.plane.templates import match_template
 from apps.servers.domain import ServerFacts
 from apps.tools.domain.composition import compose, shown
 from apps.tools.domain.facts import KINDS, DefinitionFacts, ToolsetFacts
@@ -41,6 +42,13 @@ class ServerEntry:
     """kind → the server's own name → item."""
     prefixed: Mapping[str, Mapping[str, Item]]
     """kind → full name (for resources and templates the URI) → item."""
+    withheld: frozenset[str] = frozenset()
+    """URIs of resources that an operator has not accepted."""
+    withheld_templates: tuple[str, ...] = ()
+
+    def withholds(self, uri: str) -> bool:
+        """Tell whether a URI, or a template it fits, waits for an operator or was rejected."""
+        return uri in self.withheld or any(match_template(template, uri) for template in self.withheld_templates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,7 @@ class Snapshot:
         principal = Principal(
             kind="api_key",
             id=key.id,
-            label=f"{key.name} (sy_{key.prefix}_…)",
+            label=key_label(key.name, key.prefix, owner.username),
             tenant_id=key.tenant_id,
             is_superuser=key.inherits_owner and owner.is_superuser,
             scopes=key.scopes,
@@ -131,7 +139,7 @@ class Snapshot:
     def _owner_grants(self, user_id: str, roles: Iterable[str], tenant_id: str) -> list[Grant]:
         found = [grant for grant in self.grants.get(f"user:{user_id}", ()) if grant.tenant_id in (None, tenant_id)]
         for role in roles:
-            found += self.grants.get(f"role:{role}", ())
+            found += [grant for grant in self.grants.get(f"role:{role}", ()) if grant.tenant_id in (None, tenant_id)]
         return found
 
 
@@ -142,9 +150,12 @@ def may_call(scope: str) -> bool:
 
 
 def build_server(
-    facts: ServerFacts, definitions: Iterable[DefinitionFacts], previous: ServerEntry | None = None
+    facts: ServerFacts,
+    definitions: Iterable[DefinitionFacts],
+    previous: ServerEntry | None = None,
+    withheld: Iterable[tuple[str, str]] = (),
 ) -> ServerEntry:
-    """Lay out a server's definitions for lookups and lists, by name.
+    """Lay out a server's definitions for lookups and lists, by name; `withheld` are kind and name of those not accepted.
 
     Where nothing of them has changed since `previous`, its items are used again, so that nobody is told of a change.
     """
@@ -152,7 +163,7 @@ def build_server(
     if previous is not None and previous.facts.slug == facts.slug:
         before = [item.facts for items in previous.own.values() for item in items.values()]
         if _marks(before) == _marks(ordered):
-            return ServerEntry(facts, previous.own, previous.prefixed)
+            return ServerEntry(facts, previous.own, previous.prefixed, *_withheld(withheld))
     own: dict[str, dict[str, Item]] = {kind: {} for kind in KINDS}
     prefixed: dict[str, dict[str, Item]] = {kind: {} for kind in KINDS}
     for definition in ordered:
@@ -163,7 +174,14 @@ def build_server(
         elif not name_problem(whole):
             listing = orjson.dumps(shown(definition.definition, definition.kind, whole))
             prefixed[definition.kind][whole] = Item(whole, definition, whole, listing)
-    return ServerEntry(facts, own, prefixed)
+    return ServerEntry(facts, own, prefixed, *_withheld(withheld))
+
+
+def _withheld(definitions: Iterable[tuple[str, str]]) -> tuple[frozenset[str], tuple[str, ...]]:
+    rows = tuple(definitions)
+    return frozenset(name for kind, name in rows if kind == "resource"), tuple(
+        name for kind, name in rows if kind == "template"
+    )
 
 
 def _marks(definitions: Iterable[DefinitionFacts]) -> list[tuple[str, str, str, str]]:

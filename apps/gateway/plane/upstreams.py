@@ -1,4 +1,7 @@
-"""The live ways to servers: opened when first needed, shared by all callers, closed when the registry says so."""
+"""The live ways to servers: opened when first needed, used by all callers, closed when the registry says so.
+
+Whose session a call is made in is the transport's business (`UpstreamRequest.caller`).
+"""
 
 import asyncio
 import contextlib

@@ -9,9 +9,10 @@ from typing import Any
 import orjson
 
 from apps.common.errors import NotFound, PermissionDenied, ValidationFailed
-from apps.common.policy import Decision, ToolRef, may_use
+from apps.common.policy import Decision, ToolRef, matches, may_use
 from apps.gateway.plane.snapshot import Caller, Item, ServerEntry, Snapshot, ToolsetEntry
 from apps.gateway.plane.templates import match_template
+from apps.tools.domain.naming import SEPARATOR
 
 PAGE_ITEMS = 250
 PAGE_BYTES = 512 * 1024
@@ -19,6 +20,7 @@ CACHED = 1_000_000
 """Weight of the answers kept for one picture: an item of a list weighs 1, any other answer 10."""
 _WEIGHT = "weight"
 _ALL: frozenset[str] = frozenset()
+_BY_URI = frozenset(("resource", "template"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,20 @@ def _find_target(snapshot: Snapshot, tenant_id: str, slug: str) -> Target:
     )
 
 
+class NotGranted(PermissionDenied):
+    """The policy refuses an item that is there; names the rule."""
+
+    def __init__(self, item: Item, decision: Decision, target: Target) -> None:
+        where = f" at /mcp/{target.slug}" if target.slug and decision.rule == "default-deny" else ""
+        super().__init__(
+            f"You may not use {item.name}: {decision.reason}{where}.",
+            rule=decision.rule,
+            name=item.name,
+            server=item.full_name.partition("__")[0],
+        )
+        self.item = item
+
+
 def decide(snapshot: Snapshot, caller: Caller, target: Target, item: Item) -> Decision:
     """Ask the policy whether a caller may see and use an item where it is."""
     if target.toolset_id:
@@ -99,7 +115,7 @@ def decide(snapshot: Snapshot, caller: Caller, target: Target, item: Item) -> De
 
 
 def toolsets_with(snapshot: Snapshot, item: Item) -> frozenset[str]:
-    """Return the toolsets that have an item: the one that came with its server, and the composed ones which chose it."""
+    """Return the toolsets through which an item is used: its server's own, and the composed ones that chose it and are not paused."""
     cache_key = ("toolsets", item.facts.kind, item.full_name, item.facts.server_id)
     found: frozenset[str] | None = snapshot.cache.get(cache_key)
     if found is None:
@@ -110,7 +126,10 @@ def toolsets_with(snapshot: Snapshot, item: Item) -> frozenset[str]:
             if own:
                 ids.add(own)
         for toolset_id in snapshot.member_toolsets.get(item.facts.server_id, _ALL):
-            members = snapshot.toolsets[toolset_id].items[item.facts.kind].values()
+            toolset = snapshot.toolsets[toolset_id]
+            if toolset.facts.paused:
+                continue
+            members = toolset.items[item.facts.kind].values()
             if any(member.facts is item.facts or member.full_name == item.full_name for member in members):
                 ids.add(toolset_id)
         found = frozenset(ids)
@@ -120,7 +139,7 @@ def toolsets_with(snapshot: Snapshot, item: Item) -> frozenset[str]:
 
 def visible(snapshot: Snapshot, caller: Caller, target: Target, kind: str) -> tuple[Item, ...]:
     """Return all that a caller sees of a kind, by name."""
-    cache_key = (caller.principal.id, target.slug, kind)
+    cache_key = (target.tenant_id, caller.principal.id, target.slug, kind)
     found: tuple[Item, ...] | None = snapshot.cache.get(cache_key)
     if found is None:
         items = target.items(snapshot, kind)
@@ -128,9 +147,11 @@ def visible(snapshot: Snapshot, caller: Caller, target: Target, kind: str) -> tu
             found = ()
         else:
             off = frozenset(id for id, server in snapshot.servers.items() if server.facts.paused)
-            found = tuple(
+            allowed = (
                 item for item in items if item.facts.server_id not in off and decide(snapshot, caller, target, item).allowed
             )
+            # a URI that several servers offer is one entry of a list; who reads it is told where to read whose
+            found = tuple({item.name: item for item in allowed}.values()) if kind in _BY_URI else tuple(allowed)
         remember(snapshot, cache_key, found, 10 + len(found))
     return found
 
@@ -195,7 +216,7 @@ def find_named(snapshot: Snapshot, caller: Caller, target: Target, kind: str, na
 
     Raises NotFound when there is none of that name, and PermissionDenied, which names the rule, when it is not granted.
     """
-    cache_key = (caller.principal.id, target.slug, kind, name)
+    cache_key = (target.tenant_id, caller.principal.id, target.slug, kind, name)
     known: tuple[Item, Decision] | None = snapshot.cache.get(cache_key)
     if known is not None:
         return known
@@ -219,19 +240,31 @@ def find_named(snapshot: Snapshot, caller: Caller, target: Target, kind: str, na
 def _allowed(snapshot: Snapshot, caller: Caller, target: Target, item: Item) -> Decision:
     decision = decide(snapshot, caller, target, item)
     if not decision.allowed:
-        raise PermissionDenied(
-            f"You may not use {item.name}: {decision.reason}.",
-            rule=decision.rule,
-            name=item.name,
-            server=item.full_name.partition("__")[0],
-        )
+        raise NotGranted(item, decision, target)
     return decision
+
+
+def _decide_resource(snapshot: Snapshot, caller: Caller, target: Target, item: Item, server: ServerEntry, uri: str) -> Decision:
+    """Ask for the resource, or for the template and then for the very URI below it: a deny grant may speak of either."""
+    decision = decide(snapshot, caller, target, item)
+    if not decision.allowed or item.facts.kind != "template":
+        return decision
+    for pattern, rule in caller.access.deny_tools:
+        if matches(pattern, f"{server.facts.slug}{SEPARATOR}{uri}"):
+            return Decision(False, f"grant:{rule}", f"a deny grant on {pattern}")
+    return decision
+
+
+def _decide_uri(caller: Caller, server: ServerEntry, through: frozenset[str], uri: str) -> Decision:
+    return may_use(caller.access, ToolRef(server.facts.id, f"{server.facts.slug}{SEPARATOR}{uri}", through, "resource"))
 
 
 def find_resource(snapshot: Snapshot, caller: Caller, target: Target, uri: str) -> tuple[ServerEntry, Item | None, Decision]:
     """Return the server that has a URI, by its resources or else its templates, and the rule that allows it.
 
-    Raises NotFound, PermissionDenied, or ValidationFailed when several servers offer it (then their own toolsets tell them apart).
+    A server's own toolset also reads URIs that no list has, because tools give links to such. A URI that is held for review, or
+    below a template that is, is not there. Raises NotFound, PermissionDenied, or ValidationFailed when several servers offer it
+    (then their own toolsets tell them apart).
     """
     candidates: list[tuple[ServerEntry, Item]] = []
     for kind in ("resource", "template"):
@@ -244,20 +277,17 @@ def find_resource(snapshot: Snapshot, caller: Caller, target: Target, uri: str) 
             else:
                 fitting = (one for one in source.values() if one.facts.server_id == server.facts.id)
                 found = next((one for one in fitting if match_template(one.name, uri)), None)
-                if found is not None:
+                if found is not None and not server.withholds(uri):
                     candidates.append((server, found))
         if candidates:
             break
     if not candidates:
-        if target.server is not None:
-            decision = may_use(
-                caller.access,
-                ToolRef(target.server.facts.id, uri, frozenset((target.toolset_id,)), "resource"),
-            )
+        if target.server is not None and not target.server.withholds(uri):
+            decision = _decide_uri(caller, target.server, frozenset((target.toolset_id,)), uri)
             if decision.allowed:
                 return target.server, None, decision
         raise NotFound(f"Resource not found: {uri}", uri=uri)
-    allowed = [(server, item, decide(snapshot, caller, target, item)) for server, item in candidates]
+    allowed = [(server, item, _decide_resource(snapshot, caller, target, item, server, uri)) for server, item in candidates]
     granted = [one for one in allowed if one[2].allowed]
     if not granted:
         raise PermissionDenied(f"You may not read {uri}: {allowed[0][2].reason}.", rule=allowed[0][2].rule, uri=uri)

@@ -11,6 +11,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from unfold.widgets import INPUT_CLASSES, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
+from apps.servers import rules
 from apps.servers.models import Server
 
 MAX_IMPORT_BYTES = 1_000_000
@@ -167,6 +168,18 @@ class ServerForm(forms.ModelForm[Server]):
         if is_stdio or (user is not None and user.is_superuser and settings.SWITCHYARD.stdio == "on"):
             choices.append((Server.Transport.STDIO.value, "stdio (a command on this machine)"))
         return choices
+
+    def _post_clean(self) -> None:
+        """Check the address beside the rest, so that all that is wrong is said at once; a form that is right is checked by the service."""
+        super()._post_clean()  # type: ignore[misc]  # Django's, left out of the stubs
+        cleaned = self.cleaned_data
+        stdio = cleaned.get("transport", self.instance.transport) == Server.Transport.STDIO
+        name, rule = ("command", rules.check_command) if stdio else ("url", rules.check_url)
+        if self.errors and name in cleaned:
+            try:
+                rule(cleaned[name])
+            except ValueError as error:
+                self.add_error(name, str(error))
 
     def settings_given(self, *, all_of_them: bool) -> dict[str, Any]:
         """Return what the registry's services take: everything, or what was changed."""

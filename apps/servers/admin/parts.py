@@ -1,5 +1,6 @@
 """Filters, questions and panels of the servers' pages."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -112,8 +113,8 @@ def endpoints_context(obj: Any, may_kill: bool) -> dict[str, Any]:
     }
 
 
-def compatibility_context(obj: Any, endpoints: list[Any]) -> dict[str, Any]:
-    """Return, revision by revision, whether the server speaks it, and what that means for clients."""
+def compatibility_context(obj: Any, endpoints: list[Any], clients: Sequence[str]) -> dict[str, Any]:
+    """Return what the server was found to speak, and, for each revision in which the gateway serves clients, who translates."""
     spoken = set(obj.revisions)
     eras = {place.era for place in endpoints if place.era}
     rows = [
@@ -122,11 +123,13 @@ def compatibility_context(obj: Any, endpoints: list[Any]) -> dict[str, Any]:
             "era": "stateless" if revision in MODERN_REVISIONS else "with sessions",
             "spoken": revision in spoken,
         }
-        for revision in (*MODERN_REVISIONS, *LEGACY_REVISIONS)
+        for revision in clients
     ]
     return {
         "rows": rows,
+        "clients": f"{', '.join(clients[:-1])} or {clients[-1]}" if len(clients) > 1 else "".join(clients),
         "known": bool(spoken),
+        "spoken": [revision for revision in (*MODERN_REVISIONS, *LEGACY_REVISIONS) if revision in spoken],
         "others": sorted(spoken - set(MODERN_REVISIONS) - set(LEGACY_REVISIONS)),
         "eras": ", ".join(sorted(eras)),
         "capabilities": sorted(obj.capabilities),

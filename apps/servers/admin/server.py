@@ -38,11 +38,17 @@ from apps.servers.services.credentials import delete_credential, set_credential
 from apps.servers.services.lifecycle import delete_server, pause_server, resume_server
 from apps.servers.services.registry import clone_server, register_server, update_server
 
+WHY_NOT = (
+    "What is stored here goes into the environment of a command on this machine: superusers alone add, replace and delete it."
+)
+
 
 class ServerAdmin(TenantAdmin):
     """Servers; completed by the console."""
 
     kind = "server"
+    client_revisions: Sequence[str] = ()
+    """The revisions in which the gateway serves clients."""
     form = ServerForm
     add_words = "Register server"
     list_display: Sequence[Any] = ("shown_name", "shown_state", "shown_revisions", "shown_seen")
@@ -127,7 +133,11 @@ class ServerAdmin(TenantAdmin):
         """Show the configuration to those who may change it; the command of a stdio server is a superuser's."""
         if not self.has_change_permission(request, obj) or obj.builtin:
             return False
-        return obj.transport != Server.Transport.STDIO or bool(request.user.is_superuser)
+        return _may_command(request, obj)
+
+    def hides_verb(self, request: HttpRequest, name: str, obj: Any) -> bool:
+        """Leave out what puts something into the command or the environment of a stdio server for all but superusers."""
+        return name in ("clone", "set_credential", "remove_credential") and not _may_command(request, obj)
 
     # --- writes ---------------------------------------------------------------------------------------------------------
     def create(self, request: HttpRequest, form: Any) -> Any:
@@ -301,6 +311,7 @@ class ServerAdmin(TenantAdmin):
     def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
         """Return endpoints with processes, credentials, compatibility."""
         may_write = self.has_change_permission(request, obj)
+        may_store = may_write and not obj.builtin and _may_command(request, obj)
         return [
             Panel(
                 "endpoints",
@@ -316,8 +327,9 @@ class ServerAdmin(TenantAdmin):
                 {
                     "credentials": obj.credentials.all(),
                     "noun": "environment variables" if obj.transport == Server.Transport.STDIO else "headers",
-                    "set_url": self.verb_url("set_credential", obj) if may_write and not obj.builtin else "",
-                    "remove_url": self.verb_url("remove_credential", obj) if may_write and not obj.builtin else "",
+                    "set_url": self.verb_url("set_credential", obj) if may_store else "",
+                    "remove_url": self.verb_url("remove_credential", obj) if may_store else "",
+                    "why_not": WHY_NOT if may_write and not obj.builtin and not may_store else "",
                 },
                 40,
             ),
@@ -325,7 +337,7 @@ class ServerAdmin(TenantAdmin):
                 "compatibility",
                 "Compatibility",
                 "console/panels/compatibility.html",
-                compatibility_context(obj, list(obj.endpoints.all())),
+                compatibility_context(obj, list(obj.endpoints.all()), self.client_revisions),
                 50,
             ),
         ]
@@ -362,6 +374,10 @@ class ServerAdmin(TenantAdmin):
         """Show when it last answered."""
         seen = [place.last_seen_at for place in obj.endpoints.all() if place.last_seen_at]
         return format_html('<span class="sy-card-hide">{}</span>', ago(max(seen) if seen else None))
+
+
+def _may_command(request: HttpRequest, obj: Any) -> bool:
+    return obj.transport != Server.Transport.STDIO or bool(request.user.is_superuser)
 
 
 def _called(obj: Any) -> str:

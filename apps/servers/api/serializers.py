@@ -97,10 +97,10 @@ class ServerChange(_ServerFields):
     """What may be changed of a server. `headers` and `env` are the whole set; null keeps the stored value of a name."""
 
 
-class ServerTest(_ServerFields):
-    """Settings to try; nothing is kept."""
+class ServerTest(ServerIn):
+    """Settings to try, as for a registration; nothing is kept."""
 
-    transport = serializers.ChoiceField(choices=Server.Transport.choices)
+    slug = serializers.CharField(max_length=40, required=False)
 
 
 class ServersIn(InputSerializer):

@@ -1,6 +1,5 @@
 """The scope in which a command of this app runs: who types it, and for which tenant."""
 
-import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,17 +7,11 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, ProgrammingError
 
 from apps.accounts import selectors as accounts
-from apps.common.context import Actor, every_tenant, tenant_scope
+from apps.common.context import every_tenant, tenant_scope
 from apps.common.errors import NotFound
+from apps.common.shell import operator
 
-
-def operator() -> Actor:
-    """Return the actor that the shell's user is: whoever may run commands here may do everything."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        name = "unknown"
-    return Actor(kind="system", id="cli", label=f"command line ({name})", is_superuser=True, origin="cli")
+__all__ = ("command_scope", "operator")
 
 
 @contextmanager

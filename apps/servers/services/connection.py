@@ -102,7 +102,8 @@ def _test_settings(
     **others: Any,
 ) -> ConnectionReport:
     tenant_id = current_tenant_id()
-    others.pop("builtin", None)
+    for name in ("builtin", "paused"):
+        others.pop(name, None)
     server = Server(
         tenant_id=tenant_id,
         slug=slug,

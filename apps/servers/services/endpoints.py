@@ -1,6 +1,10 @@
 """What was observed of endpoints: their state and the era they speak. The observer is the product, whoever's call it was."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import Q
 
 from apps.common.clock import now
 from apps.common.context import SYSTEM, every_tenant
@@ -16,12 +20,14 @@ _OBSERVED = frozenset(Endpoint.State.values) - {Endpoint.State.PAUSED}
 def set_endpoint_state(endpoint_id: object, state: str, reason: str = "") -> bool:
     """Note the state of an endpoint; tells whether that was news. An endpoint that is gone is no news.
 
-    Nothing is written while the state stays the same (the reason of the first failure stays). `paused` is an operator's word, not an
+    While the state stays the same only the time is kept at which a healthy one answered (the reason of the first failure stays). `paused` is an operator's word, not an
     observation: raises ValidationFailed for it and for unknown states.
     """
     if state not in _OBSERVED:
         raise ValidationFailed(f"{state} is not a state that is observed.", errors={"state": [f"One of {sorted(_OBSERVED)}."]})
     with every_tenant(actor=SYSTEM):
+        if state == Endpoint.State.HEALTHY:
+            record_answers({endpoint_id: now()})
         if not Endpoint.objects.filter(pk=endpoint_id).exclude(state=state).exists():
             return False
         with unit_of_work():
@@ -45,6 +51,14 @@ def set_endpoint_state(endpoint_id: object, state: str, reason: str = "") -> boo
             )
             changed("server", row.server_id, tenant_id=row.tenant_id)
     return True
+
+
+def record_answers(answers: Mapping[object, datetime]) -> None:
+    """Note when endpoints last answered (endpoint id → time); an older time than the known one changes nothing. No event: it is no news."""
+    with transaction.atomic():
+        for endpoint_id, at in sorted(answers.items(), key=lambda item: str(item[0])):
+            older = Q(last_seen_at__isnull=True) | Q(last_seen_at__lt=at)
+            Endpoint.unscoped.filter(older, pk=str(endpoint_id)).update(last_seen_at=at)
 
 
 def remember_era(endpoint_id: object, era: str, revisions: Sequence[str]) -> bool:

@@ -257,7 +257,7 @@ def _plan_credentials(
 
 
 def _keep_headers_home(change: credential_store.CredentialChange) -> None:
-    if change.kept and not authorise.current_principal().is_superuser:
+    if change.kept and not authorise.has_everything():
         names = ", ".join(sorted(row.name for row in change.kept))
         raise ValidationFailed(
             "The new URL is another origin, and stored headers are not sent there: give their values again.",

@@ -106,7 +106,7 @@ def _trial(dry_run: bool) -> Iterator[None]:
 
 
 def _import(entry: Entry, *, from_file: bool, dry_run: bool) -> ImportedServer:
-    warnings = tuple(entry.warnings)
+    warnings = (*entry.warnings, *(("Paused, as the file says.",) if entry.disabled and not entry.errors else ()))
     try:
         if entry.errors:
             raise ValidationFailed(" ".join(entry.errors))

@@ -3,6 +3,7 @@
 from apps.common.http import HttpClient, NetworkPolicy
 from apps.servers.domain import EndpointFacts, Secrets, ServerFacts
 from apps.servers.transports.base import Json, Upstream, UpstreamEvents
+from apps.servers.transports.callers import UpstreamOfEach
 from apps.servers.transports.discovery import discover
 from apps.servers.transports.http import HttpUpstream
 from apps.servers.transports.sse import SseUpstream
@@ -36,5 +37,9 @@ def open_upstream(
         raise ValueError(f"There is no transport {server.transport!r}.")
     client = http or HttpClient(policy or NetworkPolicy())
     if server.transport == "sse":
-        return SseUpstream(server, endpoint, secrets, events, client, owns_http=http is None, capabilities=declared)
+
+        def stream(*, owns_http: bool = False) -> SseUpstream:
+            return SseUpstream(server, endpoint, secrets, events, client, owns_http=owns_http, capabilities=declared)
+
+        return UpstreamOfEach(stream(owns_http=http is None), stream, server.idle_seconds)
     return HttpUpstream(server, endpoint, secrets, events, client, owns_http=http is None, capabilities=declared)

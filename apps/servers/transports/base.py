@@ -34,6 +34,8 @@ class UpstreamRequest:
     on_request: Callable[[Json], Awaitable[Json]] | None = None
     """Answers a request of the server's made while this one runs: gets the JSON-RPC request, returns result or error
     member. Without it such requests are answered -32601 (ping with {})."""
+    caller: str = ""
+    """Whose session it is made in, where the protocol has sessions; empty for what Switchyard asks for itself."""
     era: str | None = None
     """`modern` or `legacy`: which era to use where the endpoint speaks both; None leaves it to the transport."""
     sent: bool = False
@@ -50,6 +52,10 @@ class UpstreamAnswer:
     """The revision that was spoken."""
     size: int
     """Bytes of the answer as it came."""
+    raw: bytes = field(default=b"", repr=False)
+    """The whole JSON-RPC message as it came; empty where it came among others."""
+    hold: object = field(default=None, repr=False, compare=False)
+    """Of a large answer: its part of the memory that all large answers share, given back when this object goes."""
 
 
 @dataclass(frozen=True, slots=True)

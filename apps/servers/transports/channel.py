@@ -8,18 +8,37 @@ caused them and it takes them.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from apps.common.errors import UpstreamDied, UpstreamError, UpstreamProtocolError, UpstreamTooLarge
 from apps.servers.transports.announcements import Announcements
 from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
-from apps.servers.transports.wire import answer_of, own_progress, parse, refuse_request, reply_body
+from apps.servers.transports.floods import Flooded, Pace
+from apps.servers.transports.memory import SMALL, Hold, load_large
+from apps.servers.transports.wire import (
+    ENDS,
+    answer_of,
+    batch_of,
+    ids_at,
+    own_progress,
+    parse,
+    refuse_request,
+    reply_body,
+)
+
+NEWS_BYTES = 1024 * 1024
+"""Notifications of one call that its caller has not taken yet; beyond it the oldest are dropped, as progress may be."""
+LEAST = 100
+"""Bytes that a notification counts for at least, so that their number is bounded too."""
+STRAYS = 20_000
+"""Messages in 10 s that belong to no call: announcements, and answers to calls that are over."""
 
 
 class Pending:
     """A request whose answer is awaited."""
 
-    __slots__ = ("asked", "done", "id", "news", "request", "revision", "size", "wake")
+    __slots__ = ("asked", "done", "id", "news", "news_size", "request", "revision", "size", "wake")
 
     def __init__(self, id: int, request: UpstreamRequest, revision: str, done: asyncio.Future[UpstreamAnswer]) -> None:
         self.id = id
@@ -27,7 +46,8 @@ class Pending:
         self.revision = revision
         self.done = done
         self.size = 0
-        self.news: deque[Json] = deque()
+        self.news: deque[tuple[Json, int]] = deque()
+        self.news_size = 0
         self.wake: asyncio.Future[None] | None = None
         self.asked: set[asyncio.Task[None]] = set()
 
@@ -42,6 +62,21 @@ class Pending:
             self.done.set_exception(error)
             self.rouse()
 
+    def tell(self, message: Json, size: int) -> None:
+        """Keep a notification for the caller; what it has left lying for long gives way."""
+        size = max(size, LEAST)
+        self.news.append((message, size))
+        self.news_size += size
+        while self.news_size > NEWS_BYTES and len(self.news) > 1:
+            self.news_size -= self.news.popleft()[1]
+        self.rouse()
+
+    def next(self) -> Json:
+        """Return the oldest notification that was kept."""
+        message, size = self.news.popleft()
+        self.news_size -= size
+        return message
+
     def rouse(self) -> None:
         """Wake the caller: there is news, or the end."""
         if self.wake is not None and not self.wake.done():
@@ -49,10 +84,13 @@ class Pending:
 
 
 class Channel:
-    """The requests in flight on one channel. `send` writes a message without waiting; it may raise UpstreamError."""
+    """The requests in flight on one channel. `reply` writes the answer to a request of the server's without waiting; it
+    may raise UpstreamError, and Flooded when too many answers wait to be taken.
+    """
 
-    def __init__(self, send: Callable[[bytes], None], announcements: Announcements) -> None:
-        self._send = send
+    def __init__(self, reply: Callable[[bytes], None], announcements: Announcements) -> None:
+        self._write_reply = reply
+        self._strays = Pace(STRAYS, "messages that belong to no call")
         self._announcements = announcements
         self._pending: dict[int, Pending] = {}
         self._id = 0
@@ -96,34 +134,57 @@ class Channel:
             return await pending.done
         while True:
             while pending.news:
-                await on_message(pending.news.popleft())
+                await on_message(pending.next())
             if pending.done.done():
                 return pending.done.result()
             pending.wake = asyncio.get_running_loop().create_future()
             await pending.wake
 
     def feed(self, raw: bytes) -> None:
-        """Take one message as it came; raise UpstreamProtocolError for what is no JSON-RPC message."""
-        value = parse(raw)
-        size = len(raw)
-        if type(value) is list:
-            for part in value:
-                self._take(part, size)
-        else:
-            self._take(value, size)
+        """Take one message as it came; raise UpstreamProtocolError for what is no JSON-RPC message, Flooded for one too many.
 
-    def _take(self, message: Any, size: int) -> None:
+        One that holds too many values fails the call that it answers.
+        """
+        try:
+            value = parse(raw)
+        except UpstreamTooLarge as error:
+            self.fail(ids_at(raw[:ENDS], raw[-ENDS:]), error)
+        else:
+            self._give(value, raw, None)
+
+    async def take(self, raw: bytes) -> None:
+        """`feed`, for messages of any size: a large one waits for room in memory; without room it fails the call it answers."""
+        if len(raw) <= SMALL:
+            self.feed(raw)
+            return
+        try:
+            value, hold = await load_large(raw, self)
+        except UpstreamTooLarge as error:
+            self.fail(ids_at(raw[:ENDS], raw[-ENDS:]), error)
+        else:
+            self._give(value, raw, hold)
+
+    def _give(self, value: Any, raw: bytes, hold: Hold | None) -> None:
+        """Deal with one message, or a batch of them."""
+        size = len(raw)
+        if type(value) is not list:
+            self._take(value, size, raw, hold)
+            return
+        for part in batch_of(value):
+            self._take(part, size, b"", hold)
+
+    def _take(self, message: Any, size: int, raw: bytes, hold: Hold | None) -> None:
         """Give one message to whom it belongs."""
         if type(message) is not dict:
             raise UpstreamProtocolError("The server's message is not a JSON object.")
         if "method" not in message:
-            self._answer(message, size)
+            self._answer(message, size, raw, hold)
         elif "id" in message:
             self._ask(message)
         else:
             self._notify(message, size)
 
-    def _answer(self, message: Json, size: int) -> None:
+    def _answer(self, message: Json, size: int, raw: bytes, hold: Hold | None) -> None:
         """Settle the request that this answers; an unknown id is the late answer to a cancelled one, or rubbish."""
         id = message.get("id")
         pending = self._pending.get(id) if type(id) is int else None
@@ -134,6 +195,7 @@ class Channel:
             if id is None and "error" in message and len(self._pending) == 1:
                 pending = next(iter(self._pending.values()))
             else:
+                self._strays.spend(1)
                 return
         if pending.done.done():
             return
@@ -142,7 +204,7 @@ class Channel:
             pending.fail(UpstreamTooLarge(f"The answer has more than {pending.request.max_bytes} bytes."))
             return
         try:
-            pending.done.set_result(answer_of(message, pending.id, pending.revision, pending.size))
+            pending.done.set_result(answer_of(message, pending.id, pending.revision, pending.size, raw, hold))
         except UpstreamProtocolError as error:
             pending.done.set_exception(error)
         pending.rouse()
@@ -157,19 +219,15 @@ class Channel:
             pending = self._pending.get(token) if type(token) is int else None
         elif method == "notifications/message":
             pending = next(iter(self._pending.values())) if len(self._pending) == 1 else None
-        elif method == "notifications/cancelled":
-            return
-        else:
-            self._announcements.take(message)
-            return
         if pending is None or pending.request.on_message is None or pending.done.done():
+            self._strays.spend(1 + size // 1000)
+            self._announcements.take(message)
             return
         pending.size += size
         if pending.size > pending.request.max_bytes:
             pending.fail(UpstreamTooLarge(f"The answer has more than {pending.request.max_bytes} bytes."))
             return
-        pending.news.append(own_progress(message))
-        pending.rouse()
+        pending.tell(own_progress(message), size)
 
     def _ask(self, message: Json) -> None:
         """Answer a request of the server's."""
@@ -180,16 +238,19 @@ class Channel:
             return
 
         async def work() -> None:
-            self._reply(message, await ask(message))
+            with suppress(Flooded):
+                self._reply(message, await ask(message))
 
         task = asyncio.get_running_loop().create_task(work())
         pending.asked.add(task)
         task.add_done_callback(pending.asked.discard)
 
     def _reply(self, message: Json, outcome: Json) -> None:
-        """Send the outcome of a server's request; a channel that has ended takes none."""
+        """Send the outcome of a server's request; a channel that has ended takes none. Raises Flooded."""
         try:
-            self._send(reply_body(message.get("id"), outcome))
+            self._write_reply(reply_body(message.get("id"), outcome))
+        except Flooded:
+            raise
         except UpstreamError:
             return
 

@@ -2,15 +2,17 @@
 
 import asyncio
 import os
-import re
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 from apps.common.errors import UpstreamUnavailable
+from apps.servers.transports.floods import Flooded
+from apps.servers.transports.wire import ENDS, ids_at
 
 SUPERVISOR = Path(__file__).with_name("supervise.py")
 TAIL_BYTES = 4096
@@ -20,9 +22,15 @@ SMALLEST_CAP = 1024 * 1024
 UNREAD_BYTES = 32 * 1024 * 1024
 """Input that the process has not read; beyond it, calls are refused."""
 STOP_SECONDS, TERM_SECONDS = 2.0, 8.0
+DRAIN_SECONDS = 1.0
+"""For the pipes of a process that has ended to be read to their end."""
 """After the end of stdin comes SIGTERM; the supervisor kills 2 s after that, and we kill it at last."""
-_END = 1024
-_ID = re.compile(rb'"id"\s*:\s*(\d{1,15})\s*[,}]')
+UNREAD_REPLIES = 1024 * 1024
+"""Replies to the process's own requests that it has not read: far more than it can have asked in earnest."""
+BLANK_LINES = 10_000
+"""Empty lines in a row that are skipped; further ones are given out as lines."""
+LOG_BYTES, LOG_SECONDS = 1024 * 1024, 0.1
+"""How much stderr is read at a time; a process that writes more than 10 MB/s there has to wait."""
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -80,6 +88,9 @@ class Child(asyncio.SubprocessProtocol):
         self._tail = bytearray()
         self._out: list[bytes] = []
         self._waiting = 0
+        self._replied = 0
+        self._blank = 0
+        self._logged = 0
         self._stopping = False
         self.gone = asyncio.get_running_loop().create_future()
         self.pid = 0
@@ -117,6 +128,36 @@ class Child(asyncio.SubprocessProtocol):
         self._out.append(message)
         self._waiting += len(message)
 
+    def reply(self, message: bytes) -> None:
+        """Send the answer to a request of the process's own; Flooded when it has left 1 MB of them unread.
+
+        They are counted from the moment on at which it had read everything.
+        """
+        if not self._waiting and self._stdin is not None and not self._stdin.get_write_buffer_size():
+            self._replied = 0
+        if self._replied > UNREAD_REPLIES:
+            raise Flooded("The server floods with requests: it makes them and does not read the replies.")
+        self.write(message)
+        self._replied += len(message)
+
+    def hold_output(self) -> None:
+        """Read no more of its stdout for now; what has been read already still comes."""
+        self._pause(1)
+
+    def go_on(self) -> None:
+        """Read its stdout again."""
+        self._resume(1)
+
+    def _pause(self, fd: int) -> None:
+        pipe = self._transport.get_pipe_transport(fd) if self._transport is not None else None
+        if pipe is not None and not pipe.is_closing():
+            cast("asyncio.ReadTransport", pipe).pause_reading()
+
+    def _resume(self, fd: int) -> None:
+        pipe = self._transport.get_pipe_transport(fd) if self._transport is not None else None
+        if pipe is not None and not pipe.is_closing():
+            cast("asyncio.ReadTransport", pipe).resume_reading()
+
     def _flush(self) -> None:
         """Write what has gathered."""
         out, self._out, self._waiting = self._out, [], 0
@@ -128,6 +169,7 @@ class Child(asyncio.SubprocessProtocol):
         if fd == 2:
             self._tail += data[-TAIL_BYTES:]
             del self._tail[:-TAIL_BYTES]
+            self._log_pace(len(data))
             return
         buffer = self._buffer
         if b"\n" not in data:
@@ -137,27 +179,45 @@ class Child(asyncio.SubprocessProtocol):
         *lines, rest = (bytes(buffer) + data if buffer else data).split(b"\n")
         self._buffer = bytearray(rest)
         if self._head is not None:
-            end = lines.pop(0)
-            ids = [int(found[-1]) for part in (self._head, end[-_END:]) if (found := _ID.findall(part))]
+            ids = ids_at(self._head, lines.pop(0)[-ENDS:])
             self._head, self._skipped = None, 0
             self._on_large(ids)
         cap = self.cap()
         for line in lines:
             if len(line) > cap:
-                self._on_large([int(found[-1]) for part in (line[:_END], line[-_END:]) if (found := _ID.findall(part))])
+                self._on_large(ids_at(line[:ENDS], line[-ENDS:]))
             elif line and not line.isspace():
+                self._blank = 0
                 self._on_line(line)
+            else:
+                self._blank += 1
+                if self._blank > BLANK_LINES:
+                    self._on_line(line)
         self._bound()
+
+    def _log_pace(self, size: int) -> None:
+        """Slow down a process that floods its stderr, which would keep the loop at work and gain nobody anything."""
+        if not self._logged:
+            asyncio.get_running_loop().call_later(LOG_SECONDS, self._log_again)
+        before = self._logged
+        self._logged += size
+        if before <= LOG_BYTES < self._logged:
+            self._pause(2)
+
+    def _log_again(self) -> None:
+        if self._logged > LOG_BYTES:
+            self._resume(2)
+        self._logged = 0
 
     def _bound(self) -> None:
         """Let go of the bytes of an unfinished line that is too long; report one that never ends."""
         cap = self.cap()
-        if len(self._buffer) <= (cap if self._head is None else _END * 64):
+        if len(self._buffer) <= (cap if self._head is None else ENDS * 64):
             return
         if self._head is None:
-            self._head = bytes(self._buffer[:_END])
-        self._skipped += len(self._buffer) - _END
-        del self._buffer[:-_END]
+            self._head = bytes(self._buffer[:ENDS])
+        self._skipped += len(self._buffer) - ENDS
+        del self._buffer[:-ENDS]
         if self._skipped > 4 * cap and not self._stopping:
             self._on_endless()
 
@@ -170,6 +230,18 @@ class Child(asyncio.SubprocessProtocol):
         """End a process without a stdout."""
         if not self.gone.done():
             self.terminate()
+
+    def process_exited(self) -> None:
+        """The supervisor has ended; that its family has not yet, is so only if somebody killed it."""
+        self._stopping = True
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._let_go)
+
+    def _let_go(self) -> None:
+        """End who still holds the pipes of a process that is gone."""
+        if not self.gone.done() and self._transport is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The process has ended and its pipes are drained."""

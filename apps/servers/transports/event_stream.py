@@ -21,17 +21,24 @@ class EventStream:
     """
 
     __slots__ = ("_begun", "_buffer", "_data", "_name", "_size", "_skip_lf", "last_id", "limit", "retry")
+    _data: bytes | bytearray | None
+    """The event's lines so far: the one line as it is, several joined, since each apart would cost 40 bytes more."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._buffer = bytearray()
-        self._data: list[bytes] = []
+        self._data = None
         self._size = 0
         self._name = ""
         self._skip_lf = False
         self._begun = False
         self.last_id: str | None = None
         self.retry: int | None = None
+
+    @property
+    def held(self) -> int:
+        """Return how many bytes of an event that is not complete are kept."""
+        return len(self._buffer) + self._size
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Return the events that `chunk` completes."""
@@ -63,10 +70,10 @@ class EventStream:
         for line in lines:
             if line:
                 self._field(line)
-            elif self._data:
-                data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+            elif self._data is not None:
+                data = self._data if type(self._data) is bytes else bytes(self._data)
                 events.append(Event(self._name or "message", data, self.last_id))
-                self._data, self._size, self._name = [], 0, ""
+                self._data, self._size, self._name = None, 0, ""
             else:
                 self._name = ""
         if len(rest) + self._size > self.limit:
@@ -81,7 +88,12 @@ class EventStream:
         if value[:1] == b" ":
             value = value[1:]
         if name == b"data":
-            self._data.append(value)
+            if self._data is None:
+                self._data = value
+            elif type(self._data) is bytes:
+                self._data = bytearray(self._data) + b"\n" + value
+            else:
+                self._data += b"\n" + value
             self._size += len(value) + 1
             if self._size > self.limit:
                 raise UpstreamTooLarge(f"One event of the server has more than {self.limit} bytes.")

@@ -14,6 +14,7 @@ from apps.common.http import HttpClient
 from apps.servers.domain import LEGACY_REVISIONS, EndpointFacts, Secrets, ServerFacts
 from apps.servers.transports.announcements import Announcements, Backoff
 from apps.servers.transports.base import Description, Json, UpstreamAnswer, UpstreamEvents, UpstreamRequest
+from apps.servers.transports.callers import Callers
 from apps.servers.transports.calls import Calls
 from apps.servers.transports.era import DUAL, LEGACY, MODERN, era_of_discover, identity, order, supported_versions
 from apps.servers.transports.http_legacy import LegacyHttp, LegacySession, ModernOnly
@@ -27,7 +28,7 @@ REPROBE_SECONDS = 30.0
 
 
 class HttpUpstream:
-    """A Streamable HTTP server. Calls run side by side; in the initialize era they share one session."""
+    """A Streamable HTTP server. Calls run side by side; in the initialize era each caller has a session of their own."""
 
     def __init__(
         self,
@@ -49,6 +50,9 @@ class HttpUpstream:
         self._wire = HttpWire(endpoint.url, secrets, http)
         self._modern = ModernHttp(self._wire)
         self._legacy = LegacyHttp(self._wire, self._announcements, capabilities)
+        self._callers: Callers[LegacyHttp] = Callers(
+            lambda: LegacyHttp(self._wire, self._announcements, capabilities), LegacyHttp.end, server.idle_seconds
+        )
         self._era = endpoint.era if endpoint.era in {MODERN, LEGACY, DUAL} else ""
         self._era_lock = asyncio.Lock()
         self._reprobe_at = 0.0
@@ -75,9 +79,8 @@ class HttpUpstream:
 
     async def _call_legacy(self, request: UpstreamRequest) -> UpstreamAnswer:
         """Call in the initialize era; when the server has left it, in the modern one."""
-        self._plan_reaping()
         try:
-            return await self._legacy.call(request)
+            return await self._in_session(request)
         except ModernOnly:
             if await self._find_era(self._era) == LEGACY:
                 raise UpstreamProtocolError("The server refuses both the handshake and requests without one.") from None
@@ -86,13 +89,21 @@ class HttpUpstream:
         except NotModern as refused:
             raise _no_answer(refused) from None
 
+    async def _in_session(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """Call in the caller's session, or in our own."""
+        if not request.caller:
+            self._plan_reaping()
+            return await self._legacy.call(request)
+        with self._callers.use(request.caller) as legacy:
+            return await legacy.call(request)
+
     async def _after_refusal(self, request: UpstreamRequest, refused: NotModern) -> UpstreamAnswer:
         """A modern request was refused as old servers do: look again which era this is, at most every 30 s."""
         now = asyncio.get_running_loop().time()
         if now >= self._reprobe_at:
             self._reprobe_at = now + REPROBE_SECONDS
             if await self._find_era(self._era) == LEGACY:
-                return await self._legacy.call(request)
+                return await self._in_session(request)
         error = error_in(refused.message)
         if error is not None:
             return UpstreamAnswer(None, error, LATEST_MODERN, 0)
@@ -244,6 +255,7 @@ class HttpUpstream:
             task.cancel()
         await asyncio.gather(*listeners, return_exceptions=True)
         await self._calls.drained()
+        await self._callers.aclose()
         with suppress(UpstreamError, AddressRefused):
             await self._legacy.end()
         await self._wire.aclose()
@@ -251,8 +263,8 @@ class HttpUpstream:
             await self._http.aclose()
 
     def stats(self) -> Json:
-        """Return `in_flight` and `calls`."""
-        return {"in_flight": self._calls.in_flight, "calls": self._calls.total}
+        """Return `in_flight`, `calls`, and the `sessions` of callers."""
+        return {"in_flight": self._calls.in_flight, "calls": self._calls.total, "sessions": len(self._callers)}
 
 
 def _no_answer(refused: NotModern) -> UpstreamProtocolError:

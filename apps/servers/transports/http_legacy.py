@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from apps.common.http import HttpResponse, RequestHeaders
 from apps.servers.domain import LEGACY_REVISIONS
 from apps.servers.transports.announcements import Announcements
 from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
+from apps.servers.transports.floods import Flooded
 from apps.servers.transports.http_modern import LISTEN_BYTES, LISTEN_LIMITS
 from apps.servers.transports.http_wire import (
     FINISH_SECONDS,
@@ -20,6 +22,7 @@ from apps.servers.transports.http_wire import (
     read_refusal,
     refuse_status,
 )
+from apps.servers.transports.memory import Hold
 from apps.servers.transports.wire import (
     CLIENT_INFO,
     LATEST_LEGACY,
@@ -124,11 +127,11 @@ class LegacyHttp:
     async def _first_answer(self, response: HttpResponse, id: int) -> Any:
         """Return the response to `initialize`, out of JSON or an event stream."""
         if not is_stream(response):
-            return (await read_json(response, INITIALIZE_BYTES))[0]
-        stream = MessageStream(INITIALIZE_BYTES)
+            return (await read_json(response, INITIALIZE_BYTES, self._wire))[0]
+        stream = MessageStream(INITIALIZE_BYTES, self._wire)
         try:
             while (messages := await stream.messages(response)) is not None:
-                for message in messages:
+                for message, _, _ in messages:
                     if type(message) is dict and message.get("id") == id and "method" not in message:
                         response.finish_soon(FINISH_SECONDS)
                         return message
@@ -173,13 +176,14 @@ class LegacyHttp:
             if response.status != 200:
                 return await self._refused(response, session, id)
             if is_stream(response):
-                return await _LegacyStream(self, session, request, id).read(response)
-            message, size = await read_json(response, request.max_bytes)
-            return answer_of(message, id, session.revision, size)
+                return await _LegacyStream(self, wire, session, request, id).read(response)
+            message, raw, hold = await read_json(response, request.max_bytes, wire)
+            return answer_of(message, id, session.revision, len(raw), raw, hold)
         except asyncio.CancelledError:
             # Here a closed stream does not cancel: the server has to be told.
             params = {"requestId": id, "reason": "The caller cancelled or its time is over."}
-            wire.background(self._send(session, notification_body("notifications/cancelled", params)))
+            notice = notification_body("notifications/cancelled", params)
+            wire.notice(lambda: self._send(session, notice), len(notice))
             raise
 
     async def _refused(self, response: HttpResponse, session: LegacySession, id: int) -> UpstreamAnswer:
@@ -213,8 +217,9 @@ class LegacyHttp:
             response.close()
 
     def answer_request(self, session: LegacySession, message: Json, outcome: Json) -> None:
-        """Send the outcome of a server's request back."""
-        self._wire.background(self._send(session, reply_body(message.get("id"), outcome)))
+        """Send the outcome of a server's request back, in its turn; Flooded when too many wait for theirs."""
+        body = reply_body(message.get("id"), outcome)
+        self._wire.reply(lambda: self._send(session, body), len(body))
 
     async def notify(self, method: str, params: Json | None) -> None:
         """Send a notification, if a session is open."""
@@ -259,11 +264,13 @@ class LegacyHttp:
             if response.status != 200 or not is_stream(response):
                 return False
             opened()
-            stream = MessageStream(LISTEN_BYTES, endless=True)
+            stream = MessageStream(LISTEN_BYTES, self._wire, endless=True)
             while (messages := await stream.messages(response)) is not None:
-                for message in messages:
+                for message, _, _ in messages:
                     self.take(session, message)
             return True
+        except Flooded as flooded:
+            raise flooded.plain() from None
         finally:
             response.close()
 
@@ -284,12 +291,12 @@ class LegacyHttp:
 class _LegacyStream:
     """The event stream of one request: notifications, the server's own requests, the answer; resumed when it breaks."""
 
-    def __init__(self, http: LegacyHttp, session: LegacySession, request: UpstreamRequest, id: int) -> None:
+    def __init__(self, http: LegacyHttp, wire: HttpWire, session: LegacySession, request: UpstreamRequest, id: int) -> None:
         self._http = http
         self._session = session
         self._request = request
         self._id = id
-        self._stream = MessageStream(request.max_bytes)
+        self._stream = MessageStream(request.max_bytes, wire)
         self._asked: dict[Any, asyncio.Task[None]] = {}
 
     async def read(self, response: HttpResponse) -> UpstreamAnswer:
@@ -299,8 +306,8 @@ class _LegacyStream:
             for _ in range(RESUMES):
                 try:
                     while (messages := await stream.messages(response)) is not None:
-                        for message in messages:
-                            answer = await self._take(message)
+                        for message, raw, hold in messages:
+                            answer = await self._take(message, raw, hold)
                             if answer is not None:
                                 response.finish_soon(FINISH_SECONDS)
                                 return answer
@@ -312,17 +319,19 @@ class _LegacyStream:
                 await asyncio.sleep(min(stream.retry if stream.retry is not None else 500, 30_000) / 1000)
                 response = await self._http.resume(self._session, stream.last_id)
             raise UpstreamDied("The server ended the stream before its answer.")
-        except BaseException:
+        except BaseException as error:
             response.close()
+            if isinstance(error, Flooded):
+                raise error.plain() from None
             raise
         finally:
             for task in self._asked.values():
                 task.cancel()
 
-    async def _take(self, message: Any) -> UpstreamAnswer | None:
+    async def _take(self, message: Any, raw: bytes, hold: Hold | None) -> UpstreamAnswer | None:
         """Deal with one message; return the answer when it is that."""
         if type(message) is not dict or "method" not in message:
-            return answer_of(message, self._id, self._session.revision, self._stream.size)
+            return answer_of(message, self._id, self._session.revision, self._stream.size, raw, hold)
         if "id" in message:
             self._ask(message)
         elif message["method"] == "notifications/cancelled":
@@ -345,7 +354,8 @@ class _LegacyStream:
             return
 
         async def work() -> None:
-            self._http.answer_request(self._session, message, await ask(message))
+            with suppress(Flooded):
+                self._http.answer_request(self._session, message, await ask(message))
 
         key = message["id"] if isinstance(message["id"], str | int) else str(message["id"])
         task = asyncio.get_running_loop().create_task(work())

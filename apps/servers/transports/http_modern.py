@@ -88,8 +88,8 @@ class ModernHttp:
             return await self._refused(response, id)
         if is_stream(response):
             return await self._stream(response, id, request)
-        message, size = await read_json(response, request.max_bytes)
-        return answer_of(message, id, LATEST_MODERN, size)
+        message, raw, hold = await read_json(response, request.max_bytes, wire)
+        return answer_of(message, id, LATEST_MODERN, len(raw), raw, hold)
 
     async def _refused(self, response: HttpResponse, id: int) -> UpstreamAnswer:
         """Return the JSON-RPC error of a 4xx; raise NotModern when it is not this era's."""
@@ -109,16 +109,16 @@ class ModernHttp:
 
     async def _stream(self, response: HttpResponse, id: int, request: UpstreamRequest) -> UpstreamAnswer:
         """Read the event stream of one request up to its answer."""
-        stream = MessageStream(request.max_bytes)
+        stream = MessageStream(request.max_bytes, self._wire)
         try:
             while (messages := await stream.messages(response)) is not None:
-                for message in messages:
+                for message, raw, hold in messages:
                     if type(message) is dict and "method" in message:
                         # A modern server has no requests; a message with an id is none of ours to answer.
                         if request.on_message is not None and "id" not in message:
                             await request.on_message(own_progress(message))
                         continue
-                    answer = answer_of(message, id, LATEST_MODERN, stream.size)
+                    answer = answer_of(message, id, LATEST_MODERN, stream.size, raw, hold)
                     response.finish_soon(FINISH_SECONDS)
                     return answer
         except BaseException:
@@ -154,9 +154,9 @@ class ModernHttp:
                 refuse_status(response)
                 return False
             opened()
-            stream = MessageStream(LISTEN_BYTES, endless=True)
+            stream = MessageStream(LISTEN_BYTES, wire, endless=True)
             while (messages := await stream.messages(response)) is not None:
-                for message in messages:
+                for message, _, _ in messages:
                     if type(message) is not dict:
                         continue
                     if "method" in message:

@@ -24,8 +24,9 @@ from apps.servers.transports.calls import Calls
 from apps.servers.transports.channel import Channel
 from apps.servers.transports.era import LEGACY, identity
 from apps.servers.transports.event_stream import EventStream
+from apps.servers.transports.floods import Flooded, Pace, Turns
 from apps.servers.transports.handshake import Agreed, agree
-from apps.servers.transports.http_wire import HttpWire, is_stream, refuse_status
+from apps.servers.transports.http_wire import PIECE, HttpWire, is_stream, refuse_status
 from apps.servers.transports.wire import legacy_params, notification_body, request_body
 
 OPEN_SECONDS = 30.0
@@ -33,6 +34,8 @@ OPEN_SECONDS = 30.0
 SMALLEST_CAP = 16 * 1024 * 1024
 """One event may always have this many bytes, more when somebody waits for a larger answer."""
 PING_SECONDS = 10.0
+STREAM_PACE = 64 * 1024 * 1024
+"""Bytes in 10 s while no call is in flight: some late answers of the usual largest size."""
 
 
 @dataclass(eq=False, slots=True)
@@ -108,7 +111,8 @@ class SseUpstream:
             return await channel.wait(pending)
         except asyncio.CancelledError:
             if request.sent and not pending.settled:
-                self._send(link, notification_body("notifications/cancelled", {"requestId": id}))
+                notice = notification_body("notifications/cancelled", {"requestId": id})
+                self._wire.notice(lambda: self._post(link, notice), len(notice))
             raise
         finally:
             channel.close(pending)
@@ -141,8 +145,12 @@ class SseUpstream:
         await response.read(65_536)
 
     def _send(self, link: _Link, body: bytes) -> None:
-        """POST a message that nobody waits for."""
+        """POST a message of the handshake, whose answer comes on the stream."""
         self._wire.background(self._post(link, body))
+
+    def _reply(self, link: _Link, body: bytes) -> None:
+        """POST the answer to a request of the server's in its turn; Flooded when too many wait for theirs."""
+        self._wire.reply(lambda: self._post(link, body), len(body))
 
     async def _ready(self) -> _Link:
         """Return the open stream, opening it if need be; once for all who ask."""
@@ -200,26 +208,32 @@ class SseUpstream:
         """Start reading a stream."""
         loop = asyncio.get_running_loop()
         link: _Link
-        channel = Channel(lambda body: self._send(link, body), self._announcements)
+        channel = Channel(lambda body: self._reply(link, body), self._announcements)
         link = _Link(response, channel, loop.create_future())
         link.reader = loop.create_task(self._read(link))
         return link
 
     async def _read(self, link: _Link) -> None:
         """Read the stream until it ends; everything in flight ends with it."""
-        stream = EventStream(SMALLEST_CAP)
+        stream, turns = EventStream(SMALLEST_CAP), Turns()
+        pace = Pace(STREAM_PACE, "messages")
         error: UpstreamError = UpstreamDied("The server ended the stream.")
         try:
             while chunk := await link.response.chunk():
+                turns.begin()
                 stream.limit = max(link.channel.largest, SMALLEST_CAP)
-                for event in stream.feed(chunk):
-                    if event.name == "endpoint":
-                        self._endpoint_event(link, event.data)
-                    elif event.name == "message" and event.data:
-                        link.channel.feed(event.data)
-        except UpstreamTooLarge as large:
-            link.channel.fail([], large)
-            error = large
+                if not link.channel.in_flight:
+                    pace.spend(len(chunk))
+                for start in range(0, len(chunk), PIECE):
+                    await turns.give()
+                    for event in stream.feed(chunk[start : start + PIECE]):
+                        if event.name == "endpoint":
+                            self._endpoint_event(link, event.data)
+                        elif event.name == "message" and event.data:
+                            await link.channel.take(event.data)
+        except (UpstreamTooLarge, Flooded) as ended:
+            error = ended.plain() if isinstance(ended, Flooded) else ended
+            link.channel.fail([], error)
         except (UpstreamError, AddressRefused) as failure:
             error = failure if isinstance(failure, UpstreamError) else UpstreamProtocolError(failure.detail)
         finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from apps.servers.transports.calls import Calls
 from apps.servers.transports.channel import Channel
 from apps.servers.transports.child import SMALLEST_CAP, Child
 from apps.servers.transports.era import LEGACY, identity, order, supported_versions
+from apps.servers.transports.floods import Flooded, Turns
 from apps.servers.transports.handshake import Agreed, agree
+from apps.servers.transports.memory import SMALL
 from apps.servers.transports.wire import legacy_params, modern_params, notification_body, request_body
 
 RUBBISH_LINES = 100
@@ -36,6 +39,9 @@ class _Run:
     reason: str = "died"
     rubbish: int = 0
     log_level: str = ""
+    lines: deque[bytes] = field(default_factory=deque)
+    """A large line that waits for room in memory, and what came after it."""
+    reader: "asyncio.Task[None] | None" = None
     started: float = field(default_factory=time.monotonic)
     started_at: float = field(default_factory=time.time)
 
@@ -209,7 +215,7 @@ class StdioUpstream:
             self._gone(run, code)
 
         child = Child(line, large, endless, gone)
-        channel = Channel(child.write, self._announcements)
+        channel = Channel(child.reply, self._announcements)
         run = _Run(child, channel)
         child.cap = lambda: max(channel.largest, SMALLEST_CAP)
         self._run = run
@@ -237,21 +243,58 @@ class StdioUpstream:
         self._plan_reaping()
 
     def _line(self, run: _Run, raw: bytes) -> None:
-        """Take one line of stdout."""
+        """Take one line of stdout, in order; while a large one waits for its turn, nothing more is read."""
+        if run.lines or len(raw) > SMALL:
+            if run.channel.ended is not None:
+                return
+            run.lines.append(raw)
+            if run.reader is None:
+                run.child.hold_output()
+                run.reader = asyncio.get_running_loop().create_task(self._read_on(run))
+            return
         try:
             run.channel.feed(raw)
-        except UpstreamProtocolError:
-            run.rubbish += 1
-            if run.rubbish > RUBBISH_LINES:
-                error = UpstreamProtocolError("The server writes lines to its stdout that are not JSON-RPC.")
-                run.channel.fail([], error)
-                self._break(run, error)
+        except UpstreamProtocolError as error:
+            self._misread(run, error)
         else:
             run.rubbish = 0
+
+    async def _read_on(self, run: _Run) -> None:
+        """Take the lines that were put aside, then read on."""
+        turns = Turns()
+        try:
+            while run.lines:
+                try:
+                    await run.channel.take(run.lines[0])
+                except UpstreamProtocolError as error:
+                    self._misread(run, error)
+                else:
+                    run.rubbish = 0
+                if run.lines:
+                    run.lines.popleft()
+                await turns.give()
+        finally:
+            run.lines.clear()
+            run.reader = None
+            run.child.go_on()
+
+    def _misread(self, run: _Run, error: UpstreamProtocolError) -> None:
+        """Note a line that is no JSON-RPC; give up a process that writes many, or that floods."""
+        run.rubbish += 1
+        if isinstance(error, Flooded):
+            broken = error.plain()
+        elif run.rubbish > RUBBISH_LINES:
+            broken = UpstreamProtocolError("The server writes lines to its stdout that are not JSON-RPC.")
+        else:
+            return
+        if run.channel.ended is None:
+            run.channel.fail([], broken)
+            self._break(run, broken)
 
     def _break(self, run: _Run, error: UpstreamError) -> None:
         """Give up a process that cannot be read; the next call starts another."""
         run.channel.end(error)
+        run.lines.clear()
         run.child.kill()
 
     def _gone(self, run: _Run, code: int | None) -> None:
@@ -286,6 +329,8 @@ class StdioUpstream:
             self._run = None
         if run.channel.ended is None:
             run.channel.end(UpstreamDied("The server's process was stopped."))
+        if run.reader is not None:
+            run.reader.cancel()
         await run.child.stop()
 
     async def describe(self) -> Description:

@@ -10,8 +10,10 @@ from multidict import CIMultiDict
 
 from apps.common.errors import UpstreamProtocolError
 from apps.common.http import RequestHeaders
+from apps.common.jsontext import dumps
 from apps.servers.domain import LEGACY_REVISIONS, MODERN_REVISIONS
 from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
+from apps.servers.transports.memory import SMALL, Hold, load, weigh
 
 CLIENT_INFO: Json = {"name": "switchyard", "title": "Switchyard", "version": "0.1.0"}
 LATEST_MODERN, LATEST_LEGACY = MODERN_REVISIONS[0], LEGACY_REVISIONS[0]
@@ -53,6 +55,12 @@ LIST_KINDS = {
     "notifications/resources/list_changed": "resources",
 }
 
+BATCH = 1000
+"""Messages in one JSON array (2025-03-26)."""
+ENDS = 1024
+"""Where in a message that is not parsed its id is looked for, from both ends."""
+
+_ID = re.compile(rb'"id"\s*:\s*(\d{1,15})\s*[,}]')
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?|")
 _SENTINEL = re.compile(r"=\?base64\?.*\?=")
 _OURS = re.compile(
@@ -111,8 +119,8 @@ def legacy_params(request: UpstreamRequest, token: int) -> Json:
 def request_body(id: int, method: str, params: Json) -> bytes:
     """Return a JSON-RPC request; UpstreamProtocolError for params that are no JSON (or over 250 levels deep)."""
     try:
-        return orjson.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
-    except orjson.JSONEncodeError:
+        return dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+    except (TypeError, ValueError, RecursionError):
         raise UpstreamProtocolError("The request cannot be written as JSON.") from None
 
 
@@ -133,18 +141,32 @@ def refuse_request(message: Json) -> Json:
     return {"error": {"code": METHOD_NOT_FOUND, "message": "This client does not take such requests."}}
 
 
-def parse(raw: bytes | bytearray | memoryview) -> Any:
-    """Return the JSON value; raise UpstreamProtocolError for what is not strict JSON (NaN, bad UTF-8, > 1,024 levels).
+def parse(raw: bytes | bytearray) -> Any:
+    """Return the JSON value; raise UpstreamProtocolError for what is not strict JSON (NaN, bad UTF-8, > 1,024 levels),
+    UpstreamTooLarge for one that holds too many values.
 
-    Of a repeated key the last counts, here and for everybody after us, since what was parsed is what goes on.
+    Of a repeated key the last counts here; integers beyond 64 bits are read as floats (a result goes on in its own bytes).
     """
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        raise UpstreamProtocolError("The server's answer is not JSON.") from None
+    if len(raw) > SMALL:
+        weigh(raw)
+    return load(raw)
 
 
-def answer_of(message: Any, id: int | None, revision: str, size: int) -> UpstreamAnswer:
+def batch_of(value: list[Any]) -> list[Any]:
+    """Return the messages of a batch; UpstreamProtocolError for too many."""
+    if len(value) > BATCH:
+        raise UpstreamProtocolError(f"The server sent more than {BATCH} messages in one batch.")
+    return value
+
+
+def ids_at(*parts: bytes | bytearray) -> list[int]:
+    """Return the last id that each piece of a message shows: whose answer it may be, where it cannot be parsed."""
+    return [int(found[-1]) for part in parts if (found := _ID.findall(part))]
+
+
+def answer_of(
+    message: Any, id: int | None, revision: str, size: int, raw: bytes = b"", hold: Hold | None = None
+) -> UpstreamAnswer:
     """Return the answer in a JSON-RPC response; raise UpstreamProtocolError when it is none, or not to request `id`."""
     if type(message) is not dict or ("result" not in message and "error" not in message):
         raise UpstreamProtocolError("The server's answer is not a JSON-RPC response.")
@@ -154,10 +176,10 @@ def answer_of(message: Any, id: int | None, revision: str, size: int) -> Upstrea
     if error is not None:
         if result is not None or not is_error(error):
             raise UpstreamProtocolError("The server's error is not a JSON-RPC error.")
-        return UpstreamAnswer(None, error, revision, size)
+        return UpstreamAnswer(None, error, revision, size, hold=hold)
     if type(result) is not dict:
         raise UpstreamProtocolError("The server's result is not an object.")
-    return UpstreamAnswer(result, None, revision, size)
+    return UpstreamAnswer(result, None, revision, size, raw, hold)
 
 
 def is_error(value: Any) -> bool:

@@ -33,7 +33,8 @@ from apps.tools.admin.review import (
     waits,
 )
 from apps.tools.admin.schema import schema_rows
-from apps.tools.domain import difference, full_name, visible
+from apps.tools.admin.standing import difference_context, standing
+from apps.tools.domain import claimed_effects, full_name, visible
 from apps.tools.models import Definition, Instructions, Prompt, Resource, ResourceTemplate, Tool
 from apps.tools.services.review import approve, reject, set_effects
 
@@ -119,13 +120,9 @@ class DefinitionAdmin(TenantAdmin):
             }
             for flag in obj.flags[:10]
         ]
-        if obj.state == Definition.State.HELD:
-            new = obj.definition is None
-            notices.insert(0, {
-                "tone": "info", "icon": "back_hand",
-                "text": "Offered for the first time: callers neither see it nor can call it until it is approved." if new
-                else "The server now says something different; callers still see the definition that was approved." if obj.definition else "",
-            })  # fmt: skip
+        if said := standing(obj):
+            held = obj.state == Definition.State.HELD
+            notices.insert(0, {"tone": "info" if held else "muted", "icon": "back_hand" if held else "block", "text": said})
         return {
             "title": visible(obj.name),
             "badges": [state_badge(obj.state, title=self._state_title(obj))],
@@ -136,7 +133,7 @@ class DefinitionAdmin(TenantAdmin):
                 ("last offered", ago(obj.seen_at)),
                 *self._reviewed(obj),
             ],
-            "notices": [notice for notice in notices if notice["text"]],
+            "notices": notices,
         }
 
     def _reviewed(self, obj: Any) -> list[tuple[str, Any]]:
@@ -154,11 +151,10 @@ class DefinitionAdmin(TenantAdmin):
         panels = []
         if waits(obj) or obj.state == Definition.State.HELD:
             context = {
-                "difference": difference(obj.definition, obj.pending),
-                "flags": obj.flags,
+                **difference_context(obj),
+                "rejected": obj.state == Definition.State.REJECTED,
                 "approve": self.verb_url("approve", obj) if self.has_write_permission(request, obj) else "",
                 "reject": self.verb_url("reject", obj) if self.has_write_permission(request, obj) and can_reject(obj) else "",
-                "new": obj.definition is None,
             }
             panels.append(Panel("review", "Review", "console/panels/review.html", context, 5))
         panels.append(Panel("definition", "Definition", "console/panels/definition.html", definition_context(obj), 30))
@@ -237,8 +233,8 @@ class ToolAdmin(DefinitionAdmin):
     def header(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         """Add the full name and the risk."""
         head = super().header(request, obj)
-        said = obj.effective_effects
-        head["badges"].append(risk_badge(said))
+        head["badges"].append(risk_badge(obj.effective_effects))
+        head["facts"].append(("a call of it", risk_words(obj)))
         head["facts"].insert(
             1, ("full name", format_html('<code class="sy-code">{}</code>', visible(full_name(obj.server.slug, obj.name))))
         )
@@ -253,7 +249,19 @@ class ToolAdmin(DefinitionAdmin):
     @display(description="Risk", ordering="effects_in_force")
     def shown_risk(self, obj: Any) -> SafeString:
         """Show what a call may do and who says so."""
-        return risk_badge(obj.effective_effects)
+        return format_html('{}<div class="sy-help sy-nowrap">{}</div>', risk_badge(obj.effective_effects), risk_words(obj))
+
+
+def risk_words(obj: Any) -> str:
+    """Say in a few words whose word the risk is, and what the server claims (with what waits, if something does) where it does not count."""
+    said = obj.effective_effects
+    if said.said_by == "operator":
+        return f"says {obj.effects_by or 'an operator'}"
+    if said.said_by == "server":
+        return "says the server, trusted"
+    waits_with = obj.pending if obj.state in (Definition.State.HELD, Definition.State.REJECTED) else None
+    claimed = claimed_effects(waits_with.get("annotations")) if waits_with else obj.claimed
+    return "server claims nothing" if claimed == "unknown" else f"server claims {look_of(claimed).word.lower()}"
 
 
 def risk_badge(said: Any) -> SafeString:

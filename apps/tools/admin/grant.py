@@ -122,7 +122,7 @@ class GrantAdmin(TenantAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the grants in view with whom and what they name."""
-        return super().get_queryset(request).select_related("user", "role", "api_key", "server", "toolset", "tenant")
+        return super().get_queryset(request).select_related("user", "role", "api_key__owner", "server", "toolset", "tenant")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Show fields for a new grant alone."""

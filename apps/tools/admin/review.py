@@ -10,12 +10,13 @@ from django.http import HttpRequest
 from apps.common.admin import Ask
 from apps.common.admin.format import plural
 from apps.common.admin.states import look_of
+from apps.tools.admin.standing import against, difference_context, out_of_reach
 from apps.tools.domain import EFFECTS, difference, visible
 from apps.tools.models import Definition
 
 STATES = ("held", "active", "rejected", "removed")
 """States in the order in which lists show them."""
-EFFECT_STATES = {"unknown": "not-reviewed"}
+EFFECT_STATES = {"unknown": "not-ruled"}
 """Effects that are shown under another name than their own."""
 
 
@@ -55,7 +56,7 @@ class EffectsForm(forms.Form):
     effects = forms.ChoiceField(
         label="A call of it",
         choices=[
-            ("unknown", "Not reviewed: counts as having effects"),
+            ("unknown", "Not ruled: counts as having effects"),
             ("read-only", "Read-only: changes nothing"),
             ("idempotent", "Idempotent: repeating it changes nothing more"),
             ("writes", "Writes: adds or changes"),
@@ -93,13 +94,12 @@ def ask_approve(self: Any, request: HttpRequest, obj: Any) -> Ask:
     """Show the difference before it comes into force."""
     new = obj.definition is None
     changes = difference(obj.definition, obj.pending).changes
-    what = "It is new and not listed yet." if new else f"{plural(len(changes), 'change')} against what callers see now."
     return Ask(
         title=f"Approve {visible(obj.name)} of {obj.server.slug}?",
         submit="Approve" if new else f"Approve {plural(len(changes), 'change')}",
-        consequence=[what, *self.consequences(request, "approve", obj)],
+        consequence=[against(obj), *self.consequences(request, "approve", obj)],
         template="console/parts/difference.html",
-        context={"difference": difference(obj.definition, obj.pending), "flags": obj.flags},
+        context=difference_context(obj),
     )
 
 
@@ -110,9 +110,9 @@ def ask_reject(self: Any, request: HttpRequest, obj: Any) -> Ask:
         title=f"Reject {visible(obj.name)} of {obj.server.slug}?",
         submit="Reject",
         consequence=[
-            "It is withdrawn: no longer listed, and calls of it are refused."
+            f"It is withdrawn: {out_of_reach(obj)} any more."
             if active
-            else "It stays out while the server offers this definition.",
+            else f"It stays {out_of_reach(obj)} while the server offers this definition.",
             *self.consequences(request, "reject", obj),
             "Another definition of the same name would be held for review.",
         ],

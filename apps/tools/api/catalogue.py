@@ -17,6 +17,7 @@ from apps.servers.selectors import TRANSPORTS
 from apps.tools import selectors
 from apps.tools.api.filters import of_tenant
 from apps.tools.api.serializers import (
+    ApproveIn,
     DifferenceOut,
     EffectsIn,
     InstructionsOut,
@@ -97,13 +98,14 @@ class _DefinitionsViewSet(TenantViewSet):
         row = self.get_object()
         found = difference(row.definition, row.pending if row.pending is not None else row.definition)
         changes = [{"path": one.path, "kind": one.kind, "before": one.before, "after": one.after} for one in found.changes]
-        return Response({"changes": changes, "unified": found.unified})
+        shown = {"state": row.state, "expected_digest": row.pending_digest or row.digest, "unified": found.unified}
+        return Response(DifferenceOut({**shown, "changes": changes}).data)
 
-    @extend_schema(request=ReviewIn)
+    @extend_schema(request=ApproveIn)
     @action(detail=True, methods=["post"])
     def approve(self, request: Request, id: str) -> Response:
         """Put the definition that waits in force."""
-        row = review.approve(self.get_object(), **ReviewIn(data=request.data).given())
+        row = review.approve(self.get_object(), **ApproveIn(data=request.data).given())
         return Response(self.get_serializer(row).data)
 
     @extend_schema(request=ReviewIn)

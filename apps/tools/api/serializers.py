@@ -84,6 +84,14 @@ class ReviewIn(InputSerializer):
     expected_digest = serializers.CharField(max_length=64, required=False, help_text="Refuses when it has changed since.")
 
 
+class ApproveIn(InputSerializer):
+    """An approval of the definition that was seen, and of no other."""
+
+    expected_digest = serializers.CharField(
+        max_length=64, help_text="Of what was looked at, as `difference/` gives it; 409 when something else waits by now."
+    )
+
+
 class EffectsIn(InputSerializer):
     """The operator's word on what a call may do."""
 
@@ -119,6 +127,10 @@ class ChangeOut(serializers.Serializer[Any]):
 class DifferenceOut(serializers.Serializer[Any]):
     """What changed between the definition in force and the one that waits."""
 
+    state = serializers.CharField()
+    expected_digest = serializers.CharField(
+        help_text="Of what is shown here: what `approve/` and `reject/` take, so that nothing else is decided on."
+    )
     changes = ChangeOut(many=True)
     unified = serializers.CharField()
 

@@ -11,8 +11,10 @@ class Discovery(TenantModel):
     server = models.OneToOneField("servers.Server", on_delete=models.CASCADE, related_name="discovery")
     token = models.CharField(max_length=32, blank=True, editable=False)
     """Of the discovery that runs; what it found is written only while the token still stands here."""
+    holder = models.CharField(max_length=80, blank=True, editable=False)
+    """The process that discovers: host, process id and when it began (see `common.queue.store.owner`)."""
     lease_until = models.DateTimeField(null=True, editable=False)
-    """After this time the discovery is taken for dead and another may start."""
+    """Renewed while it runs; after this time it is taken for dead and another may start."""
     again = models.BooleanField(default=False, editable=False)
     """Somebody asked while it ran, so it is repeated."""
     started_at = models.DateTimeField(null=True, editable=False)

@@ -1,6 +1,7 @@
 """Reads of the catalogue that others may use: what the data plane is fed from, lists for people, and who may use what."""
 
 from apps.tools.selectors.access import Usable, Use, usable_by, who_may_use
+from apps.tools.selectors.address import not_in_force
 from apps.tools.selectors.catalogue import (
     MODELS,
     catalogue,
@@ -13,7 +14,7 @@ from apps.tools.selectors.catalogue import (
     toolsets,
 )
 from apps.tools.selectors.contents import contents, contents_of
-from apps.tools.selectors.plane import plane_definitions, plane_grants, plane_toolsets, subject_of
+from apps.tools.selectors.plane import plane_definitions, plane_grants, plane_toolsets, plane_withheld, subject_of
 
 __all__ = (
     "MODELS",
@@ -28,9 +29,11 @@ __all__ = (
     "grants",
     "held_counts",
     "last_discovery",
+    "not_in_force",
     "plane_definitions",
     "plane_grants",
     "plane_toolsets",
+    "plane_withheld",
     "subject_of",
     "toolsets",
     "usable_by",

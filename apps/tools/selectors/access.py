@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from apps.accounts.domain import KeyFacts, UserFacts
+from apps.accounts.domain import KeyFacts, UserFacts, key_label
 from apps.accounts.selectors import plane_keys, plane_users
 from apps.common.clock import now_us
 from apps.common.context import every_tenant, tenant_scope
@@ -41,9 +41,10 @@ class Usable:
     reason: str
 
 
-def who_may_use(definition: Definition, *, refused: bool = False) -> list[Use]:
+def who_may_use(definition: Definition, *, refused: bool = False, once_approved: bool = False) -> list[Use]:
     """Return the users, roles and API keys of the definition's tenant that may use it, with the rule; with `refused`, also the others
-    that a grant concerns or that are members. What is held, rejected or removed nobody may use, whatever the grants say.
+    that a grant concerns or that are members. What is held, rejected or removed nobody may use, whatever the grants say; with
+    `once_approved` the answer is who may when it is in force.
     """
     with tenant_scope(definition.tenant_id):
         ref = _ref(definition, _toolsets_with(definition))
@@ -53,11 +54,8 @@ def who_may_use(definition: Definition, *, refused: bool = False) -> list[Use]:
             Use("role", role_id, label, *_answer(Access.of(rows.grants[f"role:{role_id}"]), ref))
             for role_id, label in rows.role_labels.items()
         ]
-        found += [
-            Use("api_key", key.id, f"{key.name} (sy_{key.prefix}_…)", *_answer(rows.access_of_key(key), ref))
-            for key in rows.keys
-        ]
-    if definition.state != Definition.State.ACTIVE:
+        found += [Use("api_key", key.id, rows.label_of_key(key), *_answer(rows.access_of_key(key), ref)) for key in rows.keys]
+    if definition.state != Definition.State.ACTIVE and not once_approved:
         reason = f"it is {definition.get_state_display().lower()}"
         found = [Use(use.kind, use.id, use.label, False, "review", reason) for use in found]
     return [use for use in found if use.allowed or refused]
@@ -104,12 +102,17 @@ class _People:
             users = plane_users()
         self.tenant_id = tenant_id
         self.users = {user.id: user for user in users if self._belongs(user)}
+        self._names = {user.id: user.username for user in users}
         self.keys = [key for key in plane_keys() if key.expires_us is None or key.expires_us > now_us()]
         self.grants: dict[str, list[GrantFacts]] = defaultdict(list)
         for subject, _, grant in plane_grants():
             self.grants[subject].append(grant)
         labels = Grant.objects.filter(role__isnull=False).values_list("role_id", "role__name").distinct().order_by("role__name")
         self.role_labels = {str(role_id): name for role_id, name in labels}
+
+    def label_of_key(self, key: KeyFacts) -> str:
+        """Return what a key is called."""
+        return key_label(key.name, key.prefix, self._names.get(key.owner_id, "?"))
 
     def _belongs(self, user: UserFacts) -> bool:
         return user.active and (user.is_superuser or any(tenant == self.tenant_id for tenant, _ in user.roles))

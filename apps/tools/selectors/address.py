@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from apps.common.errors import NotFound, ValidationFailed
-from apps.tools.models import Tool, Toolset
+from apps.tools.domain import full_name, visible
+from apps.tools.models import Definition, Tool, Toolset
 from apps.tools.selectors.contents import contents
 
 
@@ -35,3 +36,14 @@ def tool_address(tool_id: object, *, toolset: str | None = None) -> ToolAddress:
         if item.kind == "tool" and item.server_id == str(tool.server_id) and item.own_name == tool.name:
             return ToolAddress(tenant_id, toolset, item.name)
     raise ValidationFailed(f"The toolset {toolset} does not have {tool.name} of {tool.server.slug}.")
+
+
+def not_in_force(tool: Tool | Definition) -> str:
+    """Say why a tool that is in the catalogue cannot be called, to those who may see it there; nothing when it is in force."""
+    reasons = {
+        Definition.State.HELD: "is held for review: it is neither listed nor callable until somebody approves it.",
+        Definition.State.REJECTED: "was rejected in review: it is neither listed nor callable unless somebody approves it.",
+        Definition.State.REMOVED: "is no longer offered by its server.",
+    }
+    reason = reasons.get(Definition.State(tool.state), "")
+    return reason and f"{visible(full_name(tool.server.slug, tool.name))} {reason}"

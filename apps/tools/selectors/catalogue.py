@@ -108,7 +108,7 @@ def grants(
     *, user: Any = None, role: Any = None, api_key: Any = None, server: Any = None, toolset: Any = None
 ) -> QuerySet[Grant]:
     """Return the grants in view to a subject, or on an object; rows or ids."""
-    rows = Grant.objects.select_related("user", "role", "api_key", "server", "toolset")
+    rows = Grant.objects.select_related("user", "role", "api_key__owner", "server", "toolset")
     given = {"user": user, "role": role, "api_key": api_key, "server": server, "toolset": toolset}
     for name, value in given.items():
         if value is not None:

@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 
 from apps.common.policy import Grant as GrantFacts
 from apps.tools.domain import DefinitionFacts, EntryFacts, ToolsetFacts, in_force_order
-from apps.tools.models import CATALOGUE, Grant, Tool, Toolset, ToolsetEntry
+from apps.tools.models import CATALOGUE, Grant, Resource, ResourceTemplate, Tool, Toolset, ToolsetEntry
 
 _CHUNK = 5000
 """Ids per query: below the 32,766 variables of a SQLite statement."""
@@ -32,6 +32,20 @@ def plane_definitions(server_ids: Iterable[object] | None = None) -> list[Defini
                 DefinitionFacts(model.kind, str(server_id), name, definition, digest, _effects(*said) if said else "", position)
             )
     return facts
+
+
+def plane_withheld(server_ids: Iterable[object] | None = None) -> dict[str, list[tuple[str, str]]]:
+    """Return kind and URI of the resources and templates that are held or rejected, by server: two queries.
+
+    Names need no such list, because a tool or prompt that is not in force cannot be called; a URI can be read unlisted.
+    """
+    wanted = None if server_ids is None else list(server_ids)
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for model in (Resource, ResourceTemplate):
+        rows = model.objects.filter(state__in=("held", "rejected")).order_by("server_id", "position")
+        for server_id, name in values(rows, "server_id", wanted, ("server_id", "name")):
+            found[str(server_id)].append((model.kind, name))
+    return found
 
 
 def _effects(ruled: str, claimed: str, trusted: bool) -> str:

@@ -1,45 +1,110 @@
-"""One discovery of a server at a time, over all processes: a row claimed by a conditional update."""
+"""One discovery of a server at a time, over all processes: a row that names who holds it and for how long."""
 
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Q
+from django.db import DatabaseError, connections
 
-from apps.common.clock import now
+from apps.common.clock import monotonic, now
 from apps.common.ids import short_id
+from apps.common.queue.store import owner, owner_lives
 from apps.tools.models import Discovery
 
+log = logging.getLogger(__name__)
 
-def claim(server: Any, *, seconds: float) -> str:
+LEASE_SECONDS = 15.0
+"""A claim that was not renewed for so long is free; that of a process known to be gone is free at once."""
+RENEW_SECONDS = 4.0
+
+_held: dict[str, Any] = {}
+"""Token → id of the server: what runs in this process."""
+
+
+def claim(server: Any) -> str:
     """Claim a server's discovery; returns the token, or nothing where another one runs (it is then repeated once it ends).
 
-    After `seconds` the claim lapses, so that a process which died in the middle holds up nobody.
+    Needs a unit of work. `kept` has to renew it.
     """
-    token, at = short_id(), now()
     Discovery.objects.bulk_create([Discovery(tenant_id=server.tenant_id, server_id=server.pk)], ignore_conflicts=True)
-    free = Q(lease_until__isnull=True) | Q(lease_until__lt=at)
-    row = Discovery.objects.filter(server_id=server.pk)
-    until = at + timedelta(seconds=seconds)
-    if row.filter(free).update(token=token, lease_until=until, started_at=at, again=False):
-        return token
-    row.update(again=True)
-    return ""
+    row = Discovery.objects.select_for_update(of=("self",)).get(server_id=server.pk)
+    if row.token and not abandoned(row):
+        row.again = True
+        row.save(update_fields=["again", "updated_at"])
+        return ""
+    row.token, row.holder, row.again, row.started_at = short_id(), owner(), False, now()
+    row.lease_until = row.started_at + timedelta(seconds=LEASE_SECONDS)
+    row.save(update_fields=["token", "holder", "lease_until", "again", "started_at", "updated_at"])
+    return str(row.token)
 
 
-def still_mine(server: Any, token: str) -> bool:
+def abandoned(row: Discovery) -> bool:
+    """Tell whether whoever holds a claim has ended, or has not renewed it."""
+    return row.lease_until is None or row.lease_until < now() or not owner_lives(row.holder)
+
+
+@contextmanager
+def kept(server: Any, token: str, *, seconds: float) -> Iterator[None]:
+    """Renew a claim while the block runs, for at most `seconds`: a discovery that hangs holds up nobody."""
+    over = threading.Event()
+    renewal = threading.Thread(
+        target=_renew, args=(server.pk, token, monotonic() + seconds, over), name="discovery-claim", daemon=True
+    )
+    _held[token] = server.pk
+    renewal.start()
+    try:
+        yield
+    finally:
+        _held.pop(token, None)
+        over.set()
+        renewal.join(RENEW_SECONDS)
+
+
+def held() -> list[tuple[Any, str]]:
+    """Return what this process discovers now: server id and token."""
+    return [(server_id, token) for token, server_id in list(_held.items())]
+
+
+def _renew(server_id: Any, token: str, until: float, over: threading.Event) -> None:
+    try:
+        while not over.wait(RENEW_SECONDS) and monotonic() < until:
+            try:
+                lease = now() + timedelta(seconds=LEASE_SECONDS)
+                if not Discovery.unscoped.filter(server_id=server_id, token=token).update(lease_until=lease):
+                    return
+            except DatabaseError:
+                log.warning("The claim of a discovery could not be renewed.", exc_info=True)
+                connections.close_all()
+    finally:
+        connections.close_all()
+
+
+def still_mine(server_id: Any, token: str) -> bool:
     """Tell whether the claim stands, and keep others from taking it until the transaction ends."""
-    row = Discovery.objects.select_for_update(of=("self",)).filter(server_id=server.pk, token=token).first()
-    return row is not None
+    return _locked(server_id, token) is not None
 
 
-def release(server: Any, token: str, **result: Any) -> bool:
-    """Give the claim back with the result of the discovery; returns whether somebody asked for another one meanwhile."""
-    row = Discovery.objects.select_for_update(of=("self",)).filter(server_id=server.pk, token=token).first()
+def release(server_id: Any, token: str, **result: Any) -> bool | None:
+    """Give the claim back with the result of the discovery; returns whether somebody asked for another one meanwhile.
+
+    None: the claim is not held under this token any more, and nothing was written.
+    """
+    row = _locked(server_id, token)
     if row is None:
-        return False
-    again = row.again
-    row.token, row.lease_until, row.again, row.finished_at = "", None, False, now()
+        return None
+    again = bool(row.again)
+    row.token, row.holder, row.lease_until, row.again, row.finished_at = "", "", None, False, now()
     for name, value in result.items():
         setattr(row, name, value)
     row.save()
-    return bool(again)
+    return again
+
+
+def _locked(server_id: Any, token: str) -> Discovery | None:
+    found: Discovery | None = (
+        Discovery.objects.select_for_update(of=("self",)).filter(server_id=server_id, token=token).exclude(token="").first()
+    )
+    return found

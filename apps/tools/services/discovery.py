@@ -6,7 +6,7 @@ from typing import Any
 
 from apps.common import authorise
 from apps.common.clock import monotonic
-from apps.common.context import tenant_scope
+from apps.common.context import SYSTEM, every_tenant, tenant_scope
 from apps.common.errors import Conflict, Paused, SwitchyardError, UpstreamUnauthenticated
 from apps.common.events import ControlEvent
 from apps.common.outbox import audit, changed, unit_of_work
@@ -14,7 +14,7 @@ from apps.servers.domain import Discovered
 from apps.servers.selectors import get_server
 from apps.servers.services.discovery_facts import store_discovery
 from apps.servers.services.endpoints import remember_era, set_endpoint_state
-from apps.tools.models import Instructions, Prompt, Resource, ResourceTemplate, Tool
+from apps.tools.models import Discovery, Instructions, Prompt, Resource, ResourceTemplate, Tool
 from apps.tools.services import claim
 from apps.tools.services.asking import Asked, ask
 from apps.tools.services.reconcile import Changes, reconcile
@@ -22,8 +22,9 @@ from apps.tools.tasks import discover_later
 
 TOTAL_SECONDS = 120.0
 """For one discovery: connecting, starting a process, and all pages of all lists."""
-LEASE_SECONDS = 60.0
+SETTLE_SECONDS = 60.0
 """What is left to write down the result, on top of the time that asking may take."""
+_ENDED = {"error": "The process that discovered it ended before it was done.", "error_type": SwitchyardError.slug}
 NAMES_LOGGED = 50
 HELD_EVENTS = 100
 """Held definitions with an event of their own; of more, 500 share one."""
@@ -58,11 +59,6 @@ class DiscoverySummary:
         return not self.error
 
 
-def request_discovery(server: Any) -> None:
-    """Have a server discovered by a worker as soon as the unit of work in progress is committed. `server` is a row or an id."""
-    discover_later(getattr(server, "pk", server))
-
-
 def discover_server(server: Any, *, limit: float = TOTAL_SECONDS) -> DiscoverySummary:
     """Discover a server now and wait for the result, at most `limit` seconds (and a little for writing it down).
 
@@ -76,20 +72,44 @@ def discover_server(server: Any, *, limit: float = TOTAL_SECONDS) -> DiscoverySu
         authorise.require("server.write", tenant_id=row.tenant_id, kind="server", object_id=row.pk, label=row.slug)
         if row.paused_at is not None:
             raise Paused(f"{row.slug} is paused; resume it to discover it.")
-        token = _claim(row, limit + LEASE_SECONDS)
+        token = _claim(row)
         started = monotonic()
-        try:
-            asked = ask(row, limit=limit)
-            summary = _settle(row, token, asked, round((monotonic() - started) * 1000, 1))
-        except BaseException as error:
-            _give_up(row, token, error)
-            raise
+        with claim.kept(row, token, seconds=limit + SETTLE_SECONDS):
+            try:
+                asked = ask(row, limit=limit)
+                summary = _settle(row, token, asked, round((monotonic() - started) * 1000, 1))
+            except BaseException as error:
+                _give_up(row.pk, token, _words(error))
+                raise
     return summary
 
 
-def _claim(row: Any, seconds: float) -> str:
+def end_discoveries() -> int:
+    """Let go of every discovery that runs in this process, which is about to end; returns how many there were.
+
+    What they find out after this is not written. One that somebody asked to be repeated is enqueued; a task that runs one is
+    delivered again by the queue.
+    """
+    count = 0
+    with every_tenant(SYSTEM):
+        for server_id, token in claim.held():
+            count += _give_up(server_id, token, _ENDED) is not None
+    return count
+
+
+def take_up_discoveries() -> int:
+    """Enqueue again what processes were discovering that are gone; returns how many servers."""
+    count = 0
+    with every_tenant(SYSTEM):
+        for row in Discovery.objects.exclude(token="").order_by("pk"):
+            if claim.abandoned(row) and _give_up(row.server_id, row.token, _ENDED, repeat=True) is not None:
+                count += 1
+    return count
+
+
+def _claim(row: Any) -> str:
     with unit_of_work():
-        token = claim.claim(row, seconds=seconds)
+        token = claim.claim(row)
     if not token:
         raise Conflict(f"{row.slug} is being discovered already; it will be done once more after that.")
     return token
@@ -99,8 +119,8 @@ def _settle(row: Any, token: str, asked: Asked, duration_ms: float) -> Discovery
     """Write down what came of it, in one unit of work, if the claim still stands and the server is still the one that was asked."""
     with unit_of_work():
         row = get_server(row.pk)
-        if not claim.still_mine(row, token):
-            raise Conflict(f"The discovery of {row.slug} took too long, and another one has begun.")
+        if not claim.still_mine(row.pk, token):
+            raise Conflict(f"The discovery of {row.slug} took too long or was ended, and another one has begun or will.")
         if row.version != asked.version:
             raise Conflict(f"The connection of {row.slug} changed while it was asked; it will be asked again.")
         for endpoint_id, error in asked.failures:
@@ -113,18 +133,24 @@ def _settle(row: Any, token: str, asked: Asked, duration_ms: float) -> Discovery
             set_endpoint_state(asked.endpoint_id, "healthy", "It answered discovery.")
             remember_era(asked.endpoint_id, asked.discovered.era, asked.discovered.revisions)
             summary, refused = apply_found(row, asked.discovered, duration_ms=duration_ms)
-        if claim.release(row, token, summary=asdict(summary), refused=refused):
+        if claim.release(row.pk, token, summary=asdict(summary), refused=refused):
             discover_later(row.pk)
     return summary
 
 
-def _give_up(row: Any, token: str, error: BaseException) -> None:
-    """Let go of the claim without a result, so that the next discovery need not wait for the lease."""
+def _give_up(server_id: Any, token: str, summary: dict[str, str], *, repeat: bool = False) -> bool | None:
+    """Let go of a claim without a result, so that the next discovery need not wait for the lease; None: it was not held."""
     with unit_of_work():
-        words = error.detail if isinstance(error, SwitchyardError) else type(error).__name__
-        kind = error.slug if isinstance(error, SwitchyardError) else SwitchyardError.slug
-        if claim.release(row, token, summary={"error": words, "error_type": kind}):
-            discover_later(row.pk)
+        again = claim.release(server_id, token, summary=summary)
+        if again or (repeat and again is not None):
+            discover_later(server_id)
+    return again
+
+
+def _words(error: BaseException) -> dict[str, str]:
+    if isinstance(error, SwitchyardError):
+        return {"error": error.detail, "error_type": error.slug}
+    return {"error": type(error).__name__, "error_type": SwitchyardError.slug}
 
 
 def _failed(row: Any, asked: Asked, duration_ms: float) -> DiscoverySummary:

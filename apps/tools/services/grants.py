@@ -84,7 +84,7 @@ def revoke_grants_on_toolset(toolset: Any) -> None:
 def _revoke_with(which: Q, tenant_id: Any, reason: str) -> None:
     with unit_of_work():
         rows = Grant.unscoped.filter(which, tenant_id=tenant_id)
-        for row in rows.select_related("user", "role", "api_key", "server", "toolset").order_by("created_at", "id"):
+        for row in rows.select_related("user", "role", "api_key__owner", "server", "toolset").order_by("created_at", "id"):
             _record(row, "revoked", reason=reason)
             row.delete()
 

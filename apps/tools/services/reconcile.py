@@ -12,7 +12,14 @@ from apps.tools.models import Definition, Instructions, Tool
 
 MAX_DEFINITIONS = 20_000
 """Of one kind and server; what comes after is refused with a note."""
+KEPT_REMOVED = 5_000
+"""Rows of one kind and server that are kept although the server offers them no more, for what an operator decided on them."""
 _BATCH = 1000
+
+_TOO_MANY_NAMES = (
+    f"the server has offered more than {MAX_DEFINITIONS + KEPT_REMOVED:,} different names; new ones are not taken under this "
+    "review rule. Register it anew if that is meant."
+)
 
 _OFFERED: tuple[str, ...] = ("flags", "position", "state", "seen_at", "updated_at")
 _LET_THROUGH: tuple[str, ...] = (*_OFFERED, "title", "description", "definition", "digest", "pending", "pending_digest")
@@ -79,6 +86,10 @@ def reconcile(model: type[Definition], server: Any, offered: list[Any], *, revie
                 moves.append(model(id=row.id, position=position))
             continue
         made = _make(model, server, definition, checked, digest, state, position, at)
+        if row is None and review != "accept" and len(rows) + len(creates) >= MAX_DEFINITIONS + KEPT_REMOVED:
+            # forgetting the oldest would let it come back unseen
+            changes.refused.append((checked.name, _TOO_MANY_NAMES))
+            continue
         if row is None:
             (changes.held if state == "held" else changes.added).append(checked.name)
             creates.append(made)
@@ -99,7 +110,18 @@ def reconcile(model: type[Definition], server: Any, offered: list[Any], *, revie
     gone = [row.id for name, row in rows.items() if name not in present and row.known.state != "removed"]
     changes.removed = [name for name, row in rows.items() if name not in present and row.known.state != "removed"]
     _write(model, server, creates, writes, moves, gone, at)
+    if review == "accept":
+        _forget(model, server)
     return changes
+
+
+def _forget(model: type[Definition], server: Any) -> None:
+    """Delete the oldest rows that are no longer offered beyond KEPT_REMOVED; those that an operator rejected stay."""
+    removed = model.objects.filter(server_id=server.pk, state="removed", rejected_digest="")
+    oldest = removed.order_by("-updated_at", "-id").values_list("pk", flat=True)[KEPT_REMOVED:]
+    ids = list(oldest)
+    for start in range(0, len(ids), 5000):
+        model.objects.filter(pk__in=ids[start : start + 5000]).delete()
 
 
 def _load(model: type[Definition], server: Any) -> dict[str, _Row]:

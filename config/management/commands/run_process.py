@@ -46,8 +46,19 @@ class Command(BaseCommand):
                 from config.processes import beat
 
                 code = beat.run(report_fd=options["report"])
+        _end_discoveries()
         # not waiting for threads: all that had to end has, and a task that outlived its grace is done again
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _end_discoveries() -> None:
+    """Give back the claims of discoveries that outlived the grace, so that others need not find out that we are gone."""
+    from apps.tools.services.discovery import end_discoveries
+
+    try:
+        end_discoveries()
+    except Exception:
+        logging.getLogger(__name__).warning("Discoveries in progress could not be given back.", exc_info=True)

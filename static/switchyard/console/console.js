@@ -24,12 +24,13 @@
   const local = (date) =>
     `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())} ${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}`;
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "local time";
+  const short = (date) => new Intl.DateTimeFormat("en", { timeZoneName: "short" }).formatToParts(date).find((part) => part.type === "timeZoneName")?.value || "";
   const times = (root = document) => {
     for (const element of all("time[datetime]", root)) {
       const date = new Date(element.dateTime);
       if (Number.isNaN(date.getTime())) continue;
       if ("ago" in element.dataset) element.textContent = words((Date.now() - date.getTime()) / 1000);
-      if ("exact" in element.dataset) element.textContent = local(date);
+      if ("exact" in element.dataset) element.textContent = `${local(date)} ${short(date)}`;
       element.title = `${local(date)} (${zone})`;
     }
   };
@@ -165,6 +166,10 @@
   };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", ready);
   else ready();
+  // A dialog that is refused says so in its place.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (event.detail.xhr.status >= 400 && event.detail.serverResponse.includes('id="dialog"')) { event.detail.shouldSwap = true; event.detail.isError = false; }
+  });
   document.addEventListener("htmx:afterSettle", (event) => { times(event.target); tabs(event.target); reveal(event.target); });
 })();
 

@@ -53,8 +53,9 @@
     const said = [];
     if (schema.minimum !== undefined) said.push(`at least ${schema.minimum}`);
     if (schema.maximum !== undefined) said.push(`at most ${schema.maximum}`);
-    if (schema.minLength) said.push(`at least ${schema.minLength} characters`);
-    if (schema.maxLength) said.push(`at most ${schema.maxLength} characters`);
+    const signs = (number) => `${number} character${number === 1 ? "" : "s"}`;
+    if (schema.minLength) said.push(`at least ${signs(schema.minLength)}`);
+    if (schema.maxLength !== undefined) said.push(`at most ${signs(schema.maxLength)}`);
     if (schema.pattern) said.push(`pattern ${schema.pattern}`);
     if (schema.format) said.push(schema.format);
     return said.join(", ");
@@ -63,7 +64,7 @@
   function field(name, schema, required, inner, id) {
     const help = [schema.description, limits(schema)].filter(Boolean).join(" · ");
     const label = make("label", { htmlFor: id }, schema.title && schema.title.toLowerCase() !== name.toLowerCase() ? `${name} (${schema.title})` : name);
-    if (!required) label.append(make("span", { class: "sy-quiet" }, " (optional)"));
+    label.append(make("span", { class: "sy-quiet" }, required ? " (required)" : " (optional)"));
     return make("div", { class: "sy-field" }, label, inner, help ? make("span", { class: "sy-help" }, help) : null);
   }
 
@@ -71,6 +72,7 @@
     const type = typeOf(schema);
     let input;
     let read;
+    let empty = null;
     let write = (value) => { input.value = value === undefined || value === null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value); };
     if (type === "enum") {
       const values = "const" in schema ? [schema.const] : schema.enum;
@@ -97,7 +99,8 @@
       const kinds = { date: "date", "date-time": "text", email: "email", uri: "url", password: "password" };
       input = long && !schema.format ? make("textarea", { id, class: "sy-input", rows: 2, spellcheck: false }) : make("input", { id, class: "sy-input", type: kinds[schema.format] || "text", autocomplete: "off" });
       if (Array.isArray(schema.examples) && schema.examples.length) input.placeholder = String(schema.examples[0]);
-      read = () => (input.value === "" && !required ? undefined : input.value);
+      if (required && !schema.minLength) empty = make("input", { type: "checkbox" });
+      read = () => (input.value === "" && !empty?.checked ? undefined : input.value);
     } else {
       input = make("textarea", { id, class: "sy-input sy-mono", rows: 3, spellcheck: false, placeholder: "JSON" });
       read = () => {
@@ -107,8 +110,26 @@
       };
       write = (value) => { input.value = value === undefined ? "" : JSON.stringify(value, null, 2); };
     }
-    if (required) input.setAttribute("aria-required", "true");
-    return { element: field(name, schema, required, input, id), get: read, set: write };
+    const element = field(name, schema, required, input, id);
+    if (!required) return { element, get: read, set: write, check: () => true };
+    input.setAttribute("aria-required", "true");
+    const said = make("span", { class: "sy-error", role: "alert", id: `${id}-said` });
+    const allow = empty ? make("label", { class: "sy-check sy-help", hidden: true }, empty, make("span", {}, "Send it as empty text")) : null;
+    input.setAttribute("aria-describedby", said.id);
+    element.append(said, ...(allow ? [allow] : []));
+    const say = (text) => { said.textContent = text; if (text) input.setAttribute("aria-invalid", "true"); else input.removeAttribute("aria-invalid"); };
+    element.addEventListener("input", () => say(""));
+    return {
+      element,
+      get: read,
+      set: (value) => { write(value); say(""); if (empty) { empty.checked = value === ""; allow.hidden = value !== ""; } },
+      check: () => {
+        if (read() !== undefined) { say(""); return true; }
+        say(allow ? "Fill this in, or say that it is to be empty." : "Fill this in.");
+        if (allow) allow.hidden = false;
+        return false;
+      },
+    };
   }
 
   function list(name, schema, required, root, depth, id) {
@@ -131,6 +152,7 @@
       element: field(name, schema, required, make("div", { class: "sy-nested" }, rows, make("div", {}, more)), id),
       get: () => (nodes.length || required ? nodes.map((node) => node.get() ?? null) : undefined),
       set: (value) => { nodes.splice(0); rows.replaceChildren(); for (const one of Array.isArray(value) ? value : []) add(one); },
+      check: () => nodes.filter((node) => !node.check()).length === 0,
     };
   }
 
@@ -153,7 +175,7 @@
         for (const [one, node] of nodes) node.set(given[one]);
         extra = Object.fromEntries(Object.entries(given).filter(([one]) => !known.has(one)));
       },
-      missing: () => nodes.filter(([one, node]) => needed.includes(one) && node.get() === undefined).map(([one]) => one),
+      check: () => (!required && !nodes.some(([, node]) => node.get() !== undefined)) || nodes.filter(([, node]) => !node.check()).length === 0,
     };
   }
 
@@ -206,8 +228,11 @@
       said.textContent = "";
       let value;
       try { value = read(); } catch (error) { said.textContent = error instanceof SyntaxError ? "The arguments are not JSON." : error.message; return; }
-      const missing = onRaw() || only ? [] : node.missing();
-      if (missing.length) { said.textContent = `Fill in ${missing.join(", ")}.`; return; }
+      if (!onRaw() && !only && !node.check()) {
+        said.textContent = "Not called: something that the tool requires is not filled in.";
+        form.querySelector("[aria-invalid=true]")?.focus();
+        return;
+      }
       const careful = form.querySelector("[data-play-careful]");
       if (careful && !careful.checked && !only) { said.textContent = "Confirm that it may overwrite or delete something."; careful.focus(); return; }
       keep();

@@ -5,11 +5,13 @@ Results are relayed as the server gave them; only what the caller's revision can
 
 import base64
 import binascii
+import hashlib
 import time
 from typing import Any
 
 from apps.common.crypto.keyring import DecryptionFailed, Keyring
 from apps.common.errors import SwitchyardError, UpstreamProtocolError, ValidationFailed
+from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Call, Json
 from apps.gateway.plane.config import PlaneConfig
 from apps.gateway.plane.jsonrpc import INVALID_PARAMS, RESOURCE_NOT_FOUND_LEGACY
@@ -68,6 +70,7 @@ class Bridge:
             client_capabilities=call.capabilities,
             log_level=call.log_level,
             param_headers=headers,
+            caller=f"{call.caller.principal.kind}:{call.caller.principal.id}",
         )
         if call.on_message is not None and (progress is not None or not call.modern or call.log_level is not None):
             request.on_message = self._relay(call, progress)
@@ -129,10 +132,11 @@ class Bridge:
 
     def _associated(self, call: Call) -> bytes:
         assert call.server is not None
-        return "\x00".join((call.caller.principal.id, call.server.facts.id, call.method, call.name)).encode()
+        asked = hashlib.sha256(dumps(call.params.get("arguments"))).hexdigest()
+        return "\x00".join((call.caller.principal.id, call.server.facts.id, call.method, call.name, asked)).encode()
 
     def _seal_state(self, call: Call, state: Any) -> str:
-        """Bind a server's state to the caller, the server and the request, for an hour."""
+        """Bind a server's state to the caller, the server and the request with its arguments, for an hour."""
         if not isinstance(state, str):
             raise UpstreamProtocolError("The server's requestState is not a string.")
         plain = int(time.time() + STATE_SECONDS).to_bytes(8, "big") + state.encode()

@@ -111,10 +111,11 @@ def client_label(info: Any) -> str:
     if not isinstance(info, dict):
         return ""
     name, version = info.get("name"), info.get("version")
-    return _label(name if isinstance(name, str) else "", version if isinstance(version, str) else "")
+    # cut before they are kept: the client chooses their length
+    return _label(name[:120] if isinstance(name, str) else "", version[:120] if isinstance(version, str) else "")
 
 
 @lru_cache(maxsize=1024)
 def _label(name: str, version: str) -> str:
-    text = f"{name[:120]} {version[:120]}".strip()
+    text = f"{name} {version}".strip()
     return "".join(mark if mark.isprintable() else " " for mark in text[:120])

@@ -13,8 +13,9 @@ from apps.common.errors import (
     SwitchyardError,
     UnsupportedMediaType,
 )
+from apps.common.jsontext import dumps
 from apps.gateway.plane.http import ClientGone, Headers, Receive, Scope, Send, read_body, send_empty, send_json
-from apps.gateway.plane.jsonrpc import dumps, error_of, parse
+from apps.gateway.plane.jsonrpc import error_of, parse, valid_id
 from apps.gateway.plane.log import log_defect
 from apps.gateway.plane.mcp.legacy import end_session, serve_legacy, serve_stream
 from apps.gateway.plane.mcp.modern import serve_modern
@@ -72,6 +73,10 @@ async def serve_mcp(plane: "Plane", slug: str, scope: Scope, receive: Receive, s
             raise UnsupportedMediaType("Send the message as Content-Type: application/json.")
         body = await read_body(asked, receive, plane.config.body_bytes, plane.config.body_seconds)
         visit.size = len(body)
+        if plane.store.current is not snapshot or (caller.key is not None and caller.key.expires_us is not None):
+            # what was taken away while the body was on its way is no longer there
+            snapshot, caller = await plane.auth.authenticate(asked, address, passed_on)
+            visit.renew(snapshot, caller, find_target(snapshot, caller, slug))
         message = parse(body) if len(body) <= _PARSE_ON_LOOP else await asyncio.to_thread(parse, body)
         if not isinstance(message, dict):
             what = (
@@ -81,7 +86,7 @@ async def serve_mcp(plane: "Plane", slug: str, scope: Scope, receive: Receive, s
             )
             raise InvalidRequest(what)
         id = message.get("id")
-        if isinstance(id, bool) or not isinstance(id, (str, int)):
+        if not valid_id(id):
             id = None
         if message.get("jsonrpc") != "2.0":
             raise InvalidRequest('jsonrpc must be "2.0".')

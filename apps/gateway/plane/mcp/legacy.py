@@ -6,7 +6,7 @@ from typing import Any
 from apps.common.errors import InvalidRequest, MethodNotAllowed, MethodNotFound, UnsupportedRevision, ValidationFailed
 from apps.gateway.plane.call import Answer, Json
 from apps.gateway.plane.http import Headers, Receive, send_empty
-from apps.gateway.plane.jsonrpc import REQUEST_CANCELLED, error_bytes, result_bytes
+from apps.gateway.plane.jsonrpc import MAX_ID, REQUEST_CANCELLED, error_bytes, result_bytes, valid_id
 from apps.gateway.plane.mcp.envelope import client_label
 from apps.gateway.plane.mcp.lists import LISTS
 from apps.gateway.plane.mcp.revisions import ASSUMED_LEGACY, LATEST_LEGACY, LEGACY, LOG_LEVELS, MODERN
@@ -52,7 +52,7 @@ async def serve_legacy(visit: Visit, message: Json, headers: Headers, receive: R
     if not isinstance(params, dict):
         raise ValidationFailed("params must be an object.")
     if "id" in message and _valid_id(id) is None:
-        raise InvalidRequest("id must be a string or an integer.")
+        raise InvalidRequest(f"id must be an integer or a string of at most {MAX_ID} characters.")
     version = headers.get(b"mcp-protocol-version")
     if version is not None and version not in LEGACY and method != "initialize":
         raise UnsupportedRevision("Unsupported protocol version", supported=[MODERN, *LEGACY], requested=version[:100])
@@ -66,7 +66,7 @@ async def serve_legacy(visit: Visit, message: Json, headers: Headers, receive: R
         visit.session = session.sid
     if "id" not in message:
         if method == "notifications/cancelled":
-            visit.plane.live.cancel(_owner(visit, session), params.get("requestId"))
+            visit.plane.live.cancel(_owner(visit, session), _valid_id(params.get("requestId")))
         await reply.accept()
     elif method in LISTS:
         await visit.list(id, method, params, modern=False)
@@ -81,7 +81,7 @@ async def serve_legacy(visit: Visit, message: Json, headers: Headers, receive: R
 
 
 def _valid_id(id: Any) -> Any:
-    return id if isinstance(id, (str, int)) and not isinstance(id, bool) else None
+    return id if valid_id(id) else None
 
 
 def _session(visit: Visit, headers: Headers) -> Session | None:
@@ -112,7 +112,7 @@ async def _initialize(visit: Visit, id: Any, params: Json) -> None:
     )
     visit.session = visit.plane.sessions.open(token, principal=visit.caller.principal.id, toolset=visit.target.slug).sid
     visit.note("session.initialized")
-    result = visit.plane.lists.initialize(visit.snapshot, visit.target, revision)
+    result = visit.plane.lists.initialize(visit.snapshot, visit.caller, visit.target, revision)
     await reply.finish(200, result_bytes(id, result), ((_SESSION, token.encode()),))
 
 
@@ -167,10 +167,11 @@ async def serve_stream(visit: Visit, headers: Headers, receive: Receive) -> None
     if session is None or not visit.reply.accepts_stream:
         raise MethodNotAllowed("There is no stream without a session, and none without Accept: text/event-stream.")
     visit.revision, visit.session = session.revision, session.sid
+    visit.plane.streams.admit(visit.caller)
     await visit.reply.comment()
     stream = Stream(visit.caller, visit.target.slug, ("tools", "resources", "prompts"), visit.reply)
     await visit.plane.streams.serve(stream, visit.snapshot, visit.target, receive)
-    await visit.reply.end()
+    await visit.reply.finish_stream(b"")
 
 
 async def end_session(visit: Visit, headers: Headers, send: Any) -> None:

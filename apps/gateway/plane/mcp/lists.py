@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Json
 from apps.gateway.plane.config import PlaneConfig
-from apps.gateway.plane.jsonrpc import dumps
 from apps.gateway.plane.mcp.revisions import LEGACY, META_SERVER, MODERN
 from apps.gateway.plane.snapshot import Caller, Snapshot
 from apps.gateway.plane.views import Target, page, visible
+from apps.tools.domain.facts import KINDS
 
 LISTS = {
     "tools/list": ("tool", b"tools"),
@@ -23,8 +24,10 @@ class Lists:
     def __init__(self, config: PlaneConfig) -> None:
         self._config = config
 
-    def server_info(self, target: Target) -> Json:
-        """Return `serverInfo`: the server's own words where a toolset is one server, else ours."""
+    def server_info(self, snapshot: Snapshot, caller: Caller, target: Target) -> Json:
+        """Return `serverInfo`: the server's own words where a toolset is one server, else ours; the name alone for a stranger."""
+        if not anything(snapshot, caller, target):
+            return {"name": target.slug or "switchyard", "version": self._config.version}
         if target.server is not None and target.server.facts.server_info.get("name"):
             return target.server.facts.server_info
         return {"name": target.slug or "switchyard", "title": target.title or "Switchyard", "version": self._config.version}
@@ -50,18 +53,18 @@ class Lists:
                     found["extensions"] = kept
         return found
 
-    def initialize(self, snapshot: Snapshot, target: Target, revision: str) -> bytes:
+    def initialize(self, snapshot: Snapshot, caller: Caller, target: Target, revision: str) -> bytes:
         """Return the result of `initialize`."""
         result: Json = {
             "protocolVersion": revision,
             "capabilities": self.capabilities(snapshot, target, modern=False),
-            "serverInfo": self.server_info(target),
+            "serverInfo": self.server_info(snapshot, caller, target),
         }
-        if target.instructions:
+        if target.instructions and anything(snapshot, caller, target):
             result["instructions"] = target.instructions
         return dumps(result)
 
-    def discover(self, snapshot: Snapshot, target: Target) -> bytes:
+    def discover(self, snapshot: Snapshot, caller: Caller, target: Target) -> bytes:
         """Return the result of `server/discover`."""
         result: Json = {
             "resultType": "complete",
@@ -69,9 +72,9 @@ class Lists:
             "capabilities": self.capabilities(snapshot, target, modern=True),
             "ttlMs": self._config.list_ttl_ms,
             "cacheScope": "private",
-            "_meta": {META_SERVER: self.server_info(target)},
+            "_meta": {META_SERVER: self.server_info(snapshot, caller, target)},
         }
-        if target.instructions:
+        if target.instructions and anything(snapshot, caller, target):
             result["instructions"] = target.instructions
         return dumps(result)
 
@@ -88,9 +91,14 @@ class Lists:
             parts += [b',"nextCursor":', dumps(following)]
         if modern:
             parts.append(b',"resultType":"complete","ttlMs":%d,"cacheScope":"private"' % self._config.list_ttl_ms)
-            parts += [b',"_meta":', dumps({META_SERVER: self.server_info(target)})]
+            parts += [b',"_meta":', dumps({META_SERVER: self.server_info(snapshot, caller, target)})]
         parts.append(b"}")
         return b"".join(parts), len(taken), len(items)
+
+
+def anything(snapshot: Snapshot, caller: Caller, target: Target) -> bool:
+    """Tell whether a caller may use anything here; instructions and a server's own words are for nobody else."""
+    return any(visible(snapshot, caller, target, kind) for kind in KINDS)
 
 
 _KINDS_OF = {"tools": ("tool",), "resources": ("resource", "template"), "prompts": ("prompt",)}

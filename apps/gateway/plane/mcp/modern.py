@@ -3,9 +3,10 @@
 from typing import Any
 
 from apps.common.errors import InvalidRequest, MethodNotFound, ValidationFailed
+from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Answer, Json
 from apps.gateway.plane.http import Headers, Receive
-from apps.gateway.plane.jsonrpc import dumps, error_bytes, result_bytes
+from apps.gateway.plane.jsonrpc import MAX_ID, error_bytes, result_bytes, valid_id
 from apps.gateway.plane.mcp.envelope import EnvelopeError, client_label, read_envelope
 from apps.gateway.plane.mcp.lists import LISTS
 from apps.gateway.plane.mcp.revisions import META_SUBSCRIPTION, STATUS_OF_CODE
@@ -24,8 +25,8 @@ async def serve_modern(visit: Visit, message: Json, headers: Headers, receive: R
     if "id" not in message:
         await reply.accept()
         return
-    if id is None or isinstance(id, (bool, float, dict, list)):
-        raise InvalidRequest("id must be a string or an integer.")
+    if not valid_id(id):
+        raise InvalidRequest(f"id must be an integer or a string of at most {MAX_ID} characters.")
     try:
         envelope = read_envelope(headers, method, params)
     except EnvelopeError as error:
@@ -37,7 +38,7 @@ async def serve_modern(visit: Visit, message: Json, headers: Headers, receive: R
         await visit.list(id, method, params, modern=True)
     elif method == "server/discover":
         visit.note("session.discovered")
-        await reply.finish(200, result_bytes(id, visit.plane.lists.discover(visit.snapshot, visit.target)))
+        await reply.finish(200, result_bytes(id, visit.plane.lists.discover(visit.snapshot, visit.caller, visit.target)))
     elif method in CALLS:
         call = visit.call(method, params, modern=True)
         call.client_info = envelope.client_info
@@ -69,6 +70,7 @@ async def _listen(visit: Visit, id: Any, params: Json, receive: Receive) -> None
     kinds = tuple(kind for kind in CHANGES if wanted.get(_FILTERS[kind]) is True)
     honoured = {_FILTERS[kind]: True for kind in kinds}
     stream = Stream(visit.caller, visit.target.slug, kinds, visit.reply, subscription=id)
+    visit.plane.streams.admit(visit.caller)
     await visit.reply.event(
         dumps(
             {
@@ -80,4 +82,4 @@ async def _listen(visit: Visit, id: Any, params: Json, receive: Receive) -> None
     )
     await visit.plane.streams.serve(stream, visit.snapshot, visit.target, receive)
     ended = {"resultType": "complete", "_meta": {META_SUBSCRIPTION: id}}
-    await visit.reply.finish(200, result_bytes(id, dumps(ended)))
+    await visit.reply.finish_stream(result_bytes(id, dumps(ended)))

@@ -1,13 +1,16 @@
 """Long-lived streams to clients: the legacy standalone stream and `subscriptions/listen`; both tell of changed lists."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
+from apps.common.clock import now_us
 from apps.common.errors import NotFound, Overloaded
+from apps.common.jsontext import dumps
 from apps.gateway.plane.config import PlaneConfig
 from apps.gateway.plane.http import Receive
-from apps.gateway.plane.jsonrpc import dumps
 from apps.gateway.plane.log import log_defect
 from apps.gateway.plane.mcp.attendants import client_gone
 from apps.gateway.plane.mcp.revisions import META_SUBSCRIPTION
@@ -20,6 +23,8 @@ from apps.gateway.plane.views import Target, find_target, visible
 CHANGES = {"tools": ("tool",), "resources": ("resource", "template"), "prompts": ("prompt",)}
 FOLLOWED = 16
 """Servers behind one toolset whose announcements are followed for its streams; the others are looked at on schedule."""
+SHARE = 16
+"""One principal may have this part of all streams: 256 of 4,096."""
 SETTLE = 0.05
 """Seconds in which several changes become one notice."""
 
@@ -27,7 +32,7 @@ SETTLE = 0.05
 class Stream:
     """One client's stream: what it is told of, and what it was last told about."""
 
-    __slots__ = ("caller", "closed", "kinds", "reply", "slug", "state", "subscription")
+    __slots__ = ("caller", "closed", "due", "kinds", "reply", "slug", "state", "subscription", "wake")
 
     def __init__(self, caller: Caller, slug: str, kinds: tuple[str, ...], reply: Reply, subscription: Any = None) -> None:
         self.caller = caller
@@ -36,7 +41,16 @@ class Stream:
         self.reply = reply
         self.subscription = subscription
         self.closed = asyncio.Event()
+        self.wake = asyncio.Event()
+        self.due: dict[str, None] = {}
+        """The lists that it has to be told of."""
         self.state: dict[str, int] = {}
+
+    @property
+    def expires_in(self) -> float:
+        """Return the seconds until its key expires."""
+        key = self.caller.key
+        return inf if key is None or key.expires_us is None else (key.expires_us - now_us()) / 1e6
 
     def notice(self, kind: str) -> bytes:
         """Return the notification that a list has changed."""
@@ -54,6 +68,7 @@ class Streams:
         self._store = store
         self._upstreams = upstreams
         self._open: set[Stream] = set()
+        self._of_owner: Counter[str] = Counter()
         self._closing = False
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -70,27 +85,48 @@ class Streams:
         """Return how many streams are open."""
         return len(self._open)
 
-    async def serve(self, stream: Stream, snapshot: Snapshot, target: Target, receive: Receive) -> None:
-        """Keep a stream until its client leaves, its key is revoked, or this process stops. Raises Overloaded."""
+    def admit(self, caller: Caller) -> None:
+        """Raise Overloaded when there is no room for another stream, or none of this caller's."""
         if self._closing or len(self._open) >= self._config.max_streams:
-            raise Overloaded("Too many streams are open here. Try again shortly.", retry_after=5)
+            raise Overloaded("Too many streams are open here. Try again shortly.", rule="streams", retry_after=5)
+        if self._of_owner[caller.principal.id] >= self._config.max_streams // SHARE:
+            raise Overloaded("This key has as many streams open here as one may have.", rule="streams-per-key", retry_after=5)
+
+    async def serve(self, stream: Stream, snapshot: Snapshot, target: Target, receive: Receive) -> None:
+        """Keep a stream until its client leaves, its key is revoked or expires, or this process stops. Raises Overloaded."""
+        self.admit(stream.caller)
+        owner = stream.caller.principal.id
         stream.state = fingerprints(snapshot, stream.caller, target, stream.kinds)
         self._open.add(stream)
+        self._of_owner[owner] += 1
         self._follow(snapshot, target)
-        gone = asyncio.create_task(client_gone(receive))
-        closed = asyncio.create_task(stream.closed.wait())
+        tasks = [asyncio.create_task(work) for work in (client_gone(receive), stream.closed.wait(), self._tell(stream))]
         try:
-            while True:
-                done, _ = await asyncio.wait(
-                    {gone, closed}, timeout=self._config.keepalive, return_when=asyncio.FIRST_COMPLETED
-                )
-                if done:
-                    break
-                await stream.reply.comment()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._open.discard(stream)
-            gone.cancel()
-            closed.cancel()
+            self._of_owner[owner] -= 1
+            if not self._of_owner[owner]:
+                del self._of_owner[owner]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _tell(self, stream: Stream) -> None:
+        """Write to one client, at its own pace; return when its right to the stream has ended."""
+        while True:
+            try:
+                async with asyncio.timeout(min(self._config.keepalive, max(stream.expires_in, 0.0) + 0.01)):
+                    await stream.wake.wait()
+            except TimeoutError:
+                self._look(stream)
+            stream.wake.clear()
+            if stream.closed.is_set():
+                return
+            if not stream.due:
+                await stream.reply.comment()
+            while stream.due:
+                await stream.reply.event(stream.notice(stream.due.popitem()[0]))
 
     def _follow(self, snapshot: Snapshot, target: Target) -> None:
         for index, server in enumerate(target.servers(snapshot)):
@@ -108,16 +144,18 @@ class Streams:
             self._wake.clear()
             for stream in tuple(self._open):
                 try:
-                    await self._look(stream)
+                    self._look(stream)
                 except Exception as error:  # noqa: BLE001 - one stream must not cost the others their notices
                     log_defect("streams", error)
                     stream.closed.set()
+                await asyncio.sleep(0)
 
-    async def _look(self, stream: Stream) -> None:
+    def _look(self, stream: Stream) -> None:
+        """Find out what a stream has to be told, and whether it may go on; waits for nobody."""
         snapshot = self._store.current
         key = stream.caller.key
         caller = snapshot.caller_of_key(key.digest) if key is not None else stream.caller
-        if caller is None:
+        if caller is None or stream.expires_in <= 0:
             stream.closed.set()
             return
         try:
@@ -128,9 +166,9 @@ class Streams:
         now = fingerprints(snapshot, caller, target, stream.kinds)
         for kind in stream.kinds:
             if now[kind] != stream.state.get(kind):
-                await stream.reply.event(stream.notice(kind))
+                stream.due[kind] = None
+                stream.wake.set()
         stream.state = now
-        await asyncio.sleep(0)
 
     def close_all(self) -> None:
         """End every stream, and take no new ones."""

@@ -4,9 +4,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from apps.common.errors import SwitchyardError
+from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Answer, Call, Json
 from apps.gateway.plane.http import Receive
-from apps.gateway.plane.jsonrpc import dumps, result_bytes
+from apps.gateway.plane.jsonrpc import result_bytes
 from apps.gateway.plane.mcp.revisions import LOG_LEVELS
 from apps.gateway.plane.reply import Reply
 from apps.gateway.plane.snapshot import Caller, Snapshot
@@ -51,6 +52,10 @@ class Visit:
         self.session: str | None = None
         self.quiet_below = 0
         """Place in LOG_LEVELS below which log messages are not forwarded."""
+
+    def renew(self, snapshot: Snapshot, caller: Caller, target: Target) -> None:
+        """Go on with the picture that is in force now."""
+        self.snapshot, self.caller, self.target = snapshot, caller, target
 
     def call(self, method: str, params: Json, *, modern: bool) -> Call:
         """Make the call that the pipeline runs."""
