@@ -159,6 +159,8 @@ class ServerForm(forms.ModelForm[Server]):
         if endpoint is not None:
             for field in ("url", "command", "args", "cwd"):
                 self.initial.setdefault(field, getattr(endpoint, field))
+            if not (self.console_request and self.console_request.user.is_superuser):  # who may not change them sees no secrets
+                self.initial["args"] = rules.hide_secrets(endpoint.args)
 
     def _transports(self) -> list[tuple[str, str]]:
         choices = [(value, str(label)) for value, label in Server.Transport.choices if value != Server.Transport.STDIO]

@@ -50,7 +50,7 @@ class Endpoint(TenantModel):
         )
 
     def __str__(self) -> str:
-        return self.url or " ".join([self.command, *map(str, self.args)])
+        return self.url or " ".join([self.command, *rules.hide_secrets(map(str, self.args))])
 
     def clean(self) -> None:
         """Check the address, or the command with its arguments; raises ValidationError by field."""

@@ -14,6 +14,7 @@ from apps.common.context import current_tenant_id
 from apps.common.errors import Conflict, SwitchyardError, ValidationFailed
 from apps.common.events import ControlEvent
 from apps.common.outbox import audit, unit_of_work
+from apps.servers import rules
 from apps.servers.mcp_files import EXTENSION, EXTENSION_FIELDS, Entry, read_document
 from apps.servers.models import Credential, Server
 from apps.servers.services import stdio_gate
@@ -65,10 +66,11 @@ def export_servers() -> dict[str, Any]:
     """
     tenant_id = current_tenant_id()
     with unit_of_work():
-        # Arguments of commands are in it as they are, so it is for those who may change them.
         authorise.require("server.write", tenant_id=tenant_id, kind="server", label="export")
         rows = Server.objects.filter(builtin=False).prefetch_related("endpoints", "credentials").order_by("slug")
-        document = {"mcpServers": {row.slug: _export(row) for row in rows}}
+        # arguments of commands are whole for those who may change them: some hold secrets
+        whole = authorise.has_everything()
+        document = {"mcpServers": {row.slug: _export(row, whole=whole) for row in rows}}
         audit(
             ControlEvent(
                 event_type="server.exported",
@@ -159,12 +161,12 @@ def _no_value(entry: Entry, names: set[str]) -> ValidationFailed:
     return ValidationFailed(" ".join(parts))
 
 
-def _export(server: Server) -> dict[str, Any]:
+def _export(server: Server, *, whole: bool) -> dict[str, Any]:
     endpoint = server.endpoints.all()[0]
     values = {row.name: "${" + placeholder_name(server.slug, row.name) + "}" for row in server.credentials.all()}
     entry: dict[str, Any]
     if server.transport == Server.Transport.STDIO:
-        entry = {"command": endpoint.command, "args": list(endpoint.args)}
+        entry = {"command": endpoint.command, "args": list(endpoint.args) if whole else rules.hide_secrets(endpoint.args)}
         entry |= {"cwd": endpoint.cwd} if endpoint.cwd else {}
         entry |= {"env": values} if values else {}
     else:
