@@ -21,7 +21,7 @@ from tests.conformance import suite
 from tests.product import Product
 from tests.support import eventually
 
-FLOORS = {"2025-11-25": 24, "2026-07-28": 30}
+FLOORS = {"2025-11-25": 28, "2026-07-28": 36}
 """Required scenarios that must pass in each revision."""
 SLUG = "fixture"
 

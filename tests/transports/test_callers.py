@@ -88,7 +88,7 @@ async def test_what_is_in_use_is_never_ended(monkeypatch) -> None:
     async def end(thing: object) -> None:
         ended.append(thing)
 
-    kept: Callers[object] = Callers(object, end, idle_seconds=0.01)
+    kept: Callers[object] = Callers(lambda _: object(), end, idle_seconds=0.01)
     with kept.use("a") as first, kept.use("b"):
         await asyncio.sleep(0.1)
         assert not ended

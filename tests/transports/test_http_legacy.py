@@ -180,6 +180,47 @@ async def test_everything_that_may_come_on_the_stream_of_a_call() -> None:
         assert recorder.named("list_changed") == [("server-1", "tools")]
 
 
+@pytest.mark.parametrize("silent", [False, True])
+async def test_the_clock_of_a_call_stands_still_while_its_client_is_asked(silent) -> None:
+    replies = asyncio.Queue()
+
+    async def handle(request, writer):
+        if "method" not in request.json:
+            replies.put_nowait(request.json)
+        if await legacy_basics(request, writer):
+            return
+        await stream_head(writer)
+        writer.write(event({"jsonrpc": "2.0", "id": 5, "method": "elicitation/create", "params": {}}))
+        await writer.drain()
+        told = await replies.get()
+        if silent:
+            await asyncio.sleep(60)
+        writer.write(event(result(request, {"told": told["result"]})))
+        await writer.drain()
+
+    async def ask(message):
+        await asyncio.sleep(1.0)
+        return {"result": {"action": "accept"}}
+
+    async with peer(handle) as there, connected("http", there.url, era="legacy") as (upstream, _):
+        asking = upstream.call(call(on_request=ask, caller="key:1", client_capabilities={"elicitation": {}}, timeout=0.6))
+        if silent:
+            with pytest.raises(UpstreamTimeout):
+                await asyncio.wait_for(asking, 5)
+        else:
+            assert (await asking).result == {"told": {"action": "accept"}}
+        hello = [request.json for request in there.requests if b'"initialize"' in request.body]
+        assert hello[-1]["params"]["capabilities"] == {"elicitation": {}}
+
+
+async def test_a_callers_capabilities_are_declared_only_where_somebody_answers() -> None:
+    async with peer(legacy(echo)) as there, connected("http", there.url, era="legacy") as (upstream, _):
+        await upstream.call(call(caller="key:1", client_capabilities={"sampling": {}}))
+        hello = [request.json for request in there.requests if b'"initialize"' in request.body]
+        assert [one["params"]["capabilities"] for one in hello] == [{}]
+        assert upstream.stats()["sessions"] == 1
+
+
 async def test_requests_that_nobody_takes_are_refused() -> None:
     replies = asyncio.Queue()
 

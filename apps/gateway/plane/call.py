@@ -37,6 +37,8 @@ class Call:
     request_id: str | None = None
     request_bytes: int = 0
     on_message: Callable[[Json], Awaitable[None]] | None = None
+    on_request: Callable[[Json], Awaitable[Json]] | None = None
+    """Answers a server's request to the client; None where the caller takes none."""
     call_id: str = field(default_factory=new_id_text)
     started: float = field(default_factory=time.perf_counter)
     # Filled in on the way.

@@ -9,6 +9,7 @@ from apps.gateway.plane.auth import Authenticator
 from apps.gateway.plane.config import PlaneConfig
 from apps.gateway.plane.guard import Guard
 from apps.gateway.plane.http import Receive, Scope, Send
+from apps.gateway.plane.mcp.asking import Asking
 from apps.gateway.plane.mcp.attendants import Attendants
 from apps.gateway.plane.mcp.bridge import Bridge
 from apps.gateway.plane.mcp.front import serve_mcp
@@ -58,6 +59,7 @@ class Plane:
         self.lists = Lists(config)
         self.sessions = SessionSealer(keyring)
         self.live = LegacyLive()
+        self.asking = Asking()
         self.attendants = Attendants(config)
         self.streams = Streams(config, store, self.upstreams)
         self.pipeline = Pipeline(

@@ -38,8 +38,8 @@ def open_upstream(
     client = http or HttpClient(policy or NetworkPolicy())
     if server.transport == "sse":
 
-        def stream(*, owns_http: bool = False) -> SseUpstream:
-            return SseUpstream(server, endpoint, secrets, events, client, owns_http=owns_http, capabilities=declared)
+        def stream(theirs: Json, *, owns_http: bool = False) -> SseUpstream:
+            return SseUpstream(server, endpoint, secrets, events, client, owns_http=owns_http, capabilities=theirs or declared)
 
-        return UpstreamOfEach(stream(owns_http=http is None), stream, server.idle_seconds)
+        return UpstreamOfEach(stream({}, owns_http=http is None), stream, server.idle_seconds)
     return HttpUpstream(server, endpoint, secrets, events, client, owns_http=http is None, capabilities=declared)

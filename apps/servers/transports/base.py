@@ -8,6 +8,7 @@ from apps.servers.domain import EndpointFacts, Secrets, ServerFacts
 
 Json = dict[str, Any]
 OnMessage = Callable[[Json], Awaitable[None]]
+OnRequest = Callable[[Json], Awaitable[Json]]
 
 
 @dataclass(slots=True)
@@ -31,13 +32,19 @@ class UpstreamRequest:
     on_message: OnMessage | None = None
     """Gets each notification that belongs to this request (progress, message), in order, before the answer.
     With it set the transport asks for progress under a token of its own and gives it as `progressToken: null`."""
-    on_request: Callable[[Json], Awaitable[Json]] | None = None
+    on_request: OnRequest | None = None
     """Answers a request of the server's made while this one runs: gets the JSON-RPC request, returns result or error
     member. Without it such requests are answered -32601 (ping with {})."""
     caller: str = ""
     """Whose session it is made in, where the protocol has sessions; empty for what Switchyard asks for itself."""
     era: str | None = None
     """`modern` or `legacy`: which era to use where the endpoint speaks both; None leaves it to the transport."""
+
+    @property
+    def declared(self) -> Json:
+        """Return the capabilities that an `initialize` for this caller declares: the caller's, where somebody answers for it."""
+        return self.client_capabilities if self.on_request is not None else {}
+
     sent: bool = False
     """Set by the transport the moment bytes may have left; a failure before that certainly had no effect."""
 

@@ -6,12 +6,14 @@ program on standard input and output has one for all.
 
 import asyncio
 import contextlib
+import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 from apps.common.errors import AddressRefused, UpstreamError, UpstreamUnavailable
+from apps.common.jsontext import dumps
 from apps.servers.transports.base import Description, Json, Upstream, UpstreamAnswer, UpstreamRequest
 
 MOST = 1_000
@@ -35,7 +37,7 @@ class _Kept(Generic[T]):
 class Callers(Generic[T]):
     """One thing for each caller, made when first used, ended when idle for `idle_seconds`. Belongs to one event loop."""
 
-    def __init__(self, make: Callable[[], T], end: Callable[[T], Awaitable[None]], idle_seconds: float) -> None:
+    def __init__(self, make: Callable[[Json], T], end: Callable[[T], Awaitable[None]], idle_seconds: float) -> None:
         self._make = make
         self._end = end
         self._idle = idle_seconds
@@ -48,14 +50,19 @@ class Callers(Generic[T]):
         return len(self._kept)
 
     @contextmanager
-    def use(self, caller: str) -> Iterator[T]:
-        """Give a caller's own, which does not end meanwhile. Raises UpstreamUnavailable once closed, and when all are in use."""
+    def use(self, caller: str, declared: Json | None = None) -> Iterator[T]:
+        """Give a caller's own, which does not end meanwhile. Raises UpstreamUnavailable once closed, and when all are in use.
+
+        With other capabilities `declared` it is another one: a session's are said once, at its start.
+        """
         if self._closed:
             raise UpstreamUnavailable("The connection to the server is closed.")
+        if declared:
+            caller = f"{caller} {hashlib.sha256(dumps(declared)).hexdigest()}"
         kept = self._kept.get(caller)
         if kept is None:
             self._make_room()
-            kept = self._kept[caller] = _Kept(self._make())
+            kept = self._kept[caller] = _Kept(self._make(declared or {}))
         self._kept.move_to_end(caller)
         kept.in_use += 1
         try:
@@ -110,7 +117,7 @@ class Callers(Generic[T]):
 class UpstreamOfEach:
     """An upstream that gives each caller one of their own, and has one for itself: to describe, to listen and to notify."""
 
-    def __init__(self, own: Upstream, make: Callable[[], Upstream], idle_seconds: float) -> None:
+    def __init__(self, own: Upstream, make: Callable[[Json], Upstream], idle_seconds: float) -> None:
         self._own = own
         self._callers: Callers[Upstream] = Callers(make, lambda upstream: upstream.aclose("idle"), idle_seconds)
         self._calls = 0
@@ -120,7 +127,7 @@ class UpstreamOfEach:
         """See Upstream."""
         if not request.caller:
             return await self._own.call(request)
-        with self._callers.use(request.caller) as upstream:
+        with self._callers.use(request.caller, request.declared) as upstream:
             self._calls += 1
             self._in_flight += 1
             try:

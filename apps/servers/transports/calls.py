@@ -3,7 +3,10 @@
 import asyncio
 
 from apps.common.errors import UpstreamDied, UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from apps.servers.transports.base import UpstreamRequest
+from apps.servers.transports.base import Json, OnRequest, UpstreamRequest
+
+ASK_SECONDS = 600.0
+"""For a client to answer what a server asks it during a call."""
 
 
 class Calls:
@@ -27,7 +30,30 @@ class Calls:
         self.total += 1
         limit = asyncio.timeout(request.timeout)
         self._limits.add(limit)
+        if request.on_request is not None:
+            request.on_request = self._patient(limit, request.on_request)
         return limit
+
+    def _patient(self, limit: asyncio.Timeout, ask: OnRequest) -> OnRequest:
+        """Return `ask` with the call's clock stopped while the client is asked: people answer more slowly than servers."""
+        asking = 0
+        left = 0.0
+
+        async def asked(message: Json) -> Json:
+            nonlocal asking, left
+            now = asyncio.get_running_loop().time
+            if not asking:
+                left = (limit.when() or now()) - now()
+                limit.reschedule(now() + ASK_SECONDS)
+            asking += 1
+            try:
+                return await ask(message)
+            finally:
+                asking -= 1
+                if not asking and limit in self._limits and not self.closed:
+                    limit.reschedule(now() + left)
+
+        return asked
 
     def end(self, limit: asyncio.Timeout) -> None:
         """Note that the call is over."""

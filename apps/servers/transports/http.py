@@ -51,7 +51,9 @@ class HttpUpstream:
         self._modern = ModernHttp(self._wire)
         self._legacy = LegacyHttp(self._wire, self._announcements, capabilities)
         self._callers: Callers[LegacyHttp] = Callers(
-            lambda: LegacyHttp(self._wire, self._announcements, capabilities), LegacyHttp.end, server.idle_seconds
+            lambda declared: LegacyHttp(self._wire, self._announcements, declared or capabilities),
+            LegacyHttp.end,
+            server.idle_seconds,
         )
         self._era = endpoint.era if endpoint.era in {MODERN, LEGACY, DUAL} else ""
         self._era_lock = asyncio.Lock()
@@ -94,7 +96,7 @@ class HttpUpstream:
         if not request.caller:
             self._plan_reaping()
             return await self._legacy.call(request)
-        with self._callers.use(request.caller) as legacy:
+        with self._callers.use(request.caller, request.declared) as legacy:
             return await legacy.call(request)
 
     async def _after_refusal(self, request: UpstreamRequest, refused: NotModern) -> UpstreamAnswer:

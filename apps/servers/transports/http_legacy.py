@@ -37,6 +37,7 @@ from apps.servers.transports.wire import (
     request_body,
 )
 
+_OF_A_CALL = frozenset(("notifications/progress", "notifications/message", "notifications/elicitation/complete"))
 INITIALIZE_BYTES = 1024 * 1024
 RESUMES = 100
 """How often one answer's broken stream is taken up again."""
@@ -340,7 +341,7 @@ class _LegacyStream:
             asked = self._asked.pop(key, None) if isinstance(key, str | int) else None
             if asked is not None:
                 asked.cancel()
-        elif self._request.on_message is not None and message["method"] in ("notifications/progress", "notifications/message"):
+        elif self._request.on_message is not None and message["method"] in _OF_A_CALL:
             await self._request.on_message(own_progress(message))
         else:
             self._http.take(self._session, message)

@@ -74,6 +74,9 @@ class Bridge:
         )
         if call.on_message is not None and (progress is not None or not call.modern or call.log_level is not None):
             request.on_message = self._relay(call, progress)
+        if call.on_request is not None:
+            # where the server speaks both eras, its requests reach such a caller in the caller's own
+            request.on_request, request.era = call.on_request, "legacy"
         return request
 
     def _relay(self, call: Call, progress: Any) -> Any:

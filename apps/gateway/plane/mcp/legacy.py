@@ -1,12 +1,15 @@
 """The legacy front (2025-03-26 to 2025-11-25, Streamable HTTP): a handshake, a session token, one message per POST."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from apps.common.errors import InvalidRequest, MethodNotAllowed, MethodNotFound, UnsupportedRevision, ValidationFailed
-from apps.gateway.plane.call import Answer, Json
+from apps.common.jsontext import dumps
+from apps.gateway.plane.call import Answer, Call, Json
 from apps.gateway.plane.http import Headers, Receive, send_empty
 from apps.gateway.plane.jsonrpc import MAX_ID, REQUEST_CANCELLED, error_bytes, result_bytes, valid_id
+from apps.gateway.plane.mcp.asking import FORWARDED
 from apps.gateway.plane.mcp.envelope import client_label
 from apps.gateway.plane.mcp.lists import LISTS
 from apps.gateway.plane.mcp.revisions import ASSUMED_LEGACY, LATEST_LEGACY, LEGACY, LOG_LEVELS, MODERN
@@ -43,7 +46,7 @@ async def serve_legacy(visit: Visit, message: Json, headers: Headers, receive: R
     """Answer one legacy message. Raises SessionGone, and other typed errors for what is refused before it is a call."""
     reply, method, id = visit.reply, message.get("method"), message.get("id")
     if method is None and ("result" in message or "error" in message):
-        _session(visit, headers)
+        visit.plane.asking.answer(_owner(visit, _session(visit, headers)), message)
         await reply.accept()
         return
     if not isinstance(method, str):
@@ -124,6 +127,8 @@ async def _call(visit: Visit, session: Session | None, id: Any, method: str, par
     if session is not None:
         call.capabilities = session.capabilities
         call.client_info = session.client_info or None
+        if visit.reply.accepts_stream and any(name in session.capabilities for name in FORWARDED.values()):
+            call.on_request = _asker(visit, session, call)
     if level is not None:
         visit.quiet_below = LOG_LEVELS.index(level)
     task = asyncio.current_task()
@@ -143,6 +148,25 @@ async def _call(visit: Visit, session: Session | None, id: Any, method: str, par
             del live.running[key]
     if answer is not None:
         await visit.reply.finish(*legacy_answer(id, answer))
+
+
+def _asker(visit: Visit, session: Session, call: Call) -> Callable[[Json], Awaitable[Json]]:
+    """Return what answers a server's requests during a call: the client, over the call's stream."""
+
+    async def send(message: Json) -> bool:
+        return await visit.reply.event(dumps(message))
+
+    async def ask(message: Json) -> Json:
+        outcome = await visit.plane.asking.ask(session.sid, session.capabilities, message, send)
+        method = message.get("method")
+        visit.note(
+            "call.asked",
+            action=method[:40] if isinstance(method, str) else None,
+            details={"call_id": call.call_id, "answered": "result" if "result" in outcome else "error"},
+        )
+        return outcome
+
+    return ask
 
 
 def legacy_answer(id: Any, answer: Answer) -> tuple[int, bytes]:
