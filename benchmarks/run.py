@@ -271,7 +271,7 @@ def render(report: Report) -> str:
         "",
         (
             f"Python {platform.python_version()}, {os.cpu_count()} processors; load generator, upstream, database and gateway share "
-            "them. Ratios within one run are what counts. Of three rounds of each load the middle one by CPU stands here."
+            "them. Ratios within one run are what counts. Of three rounds of each load the middle one stands here, by CPU or, with one connection, by p50."
         ),
         "",
         *(f"* {note}" for note in report.notes),
