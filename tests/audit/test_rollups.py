@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +13,7 @@ from django.db.models import F
 from apps.audit import selectors
 from apps.audit.domain import DURATION_BOUNDS_US, CallFigures, percentile_us
 from apps.audit.models import AuditEvent, CallRollup, RollupCursor
+from apps.audit.services import rollups
 from apps.audit.services.rollups import prune, rebuild, roll_up, roll_up_all
 from apps.audit.sink.config import SinkConfig
 from apps.audit.sink.record import AuditRecord
@@ -179,3 +181,13 @@ def test_percentiles_at_the_edges() -> None:
     assert percentile_us([0] * 16, 0.5, 0) is None
     assert percentile_us([4] + [0] * 15, 0.99, 300) == 300
     assert percentile_us([0] * 15 + [1], 0.99, 99_000_000) <= 99_000_000
+
+
+def test_others_get_their_turn_at_the_database_between_two_pieces(log: SinkConfig, monkeypatch) -> None:
+    logs.write(log, [logs.outcome(str(number)) for number in range(35)])
+    monkeypatch.setattr(rollups, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(rollups, "GAP_SECONDS", 0.1)
+    started = time.monotonic()
+    assert roll_up_all() == 35
+    assert time.monotonic() - started >= 0.3, "three full pieces, and a pause after each"
+    assert roll_up_all() == 0

@@ -4,6 +4,7 @@ The database adds the new rows up by minute; the sums go into the roll-ups in th
 condition that nobody moved it before.
 """
 
+import time
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -45,19 +46,25 @@ ON CONFLICT ({", ".join(_KEYS)}) DO UPDATE SET
 ELSE audit_call_rollup.{_MAXIMUM} END
 """  # noqa: S608 - made of constants
 
+ROWS_AT_ONCE = 10_000
+"""Rows of one chain that are added in one transaction: the roll-ups share the write lock of SQLite with everything else."""
+GAP_SECONDS = 0.15
+"""Between two such transactions: longer than a writer that waits for the lock sleeps between two tries (100 ms)."""
+
 _Sums = dict[tuple[Any, ...], list[int]]
 
 
-def roll_up(max_rows: int = 50_000) -> int:
-    """Add the next rows of each chain, at most `max_rows` of it, to the roll-ups; return how many rows were looked at.
+def roll_up(max_rows: int | None = None) -> int:
+    """Add the next rows of each chain, at most `max_rows` of it (10,000), to the roll-ups; return how many rows were looked at.
 
     May run in several processes at once: whoever moves a chain's cursor second adds nothing.
     """
     seen = 0
+    most = max_rows or ROWS_AT_ONCE
     cursors = dict(RollupCursor.objects.values_list("writer", "seq"))
     for writer, head in AuditHead.objects.order_by("writer").values_list("writer", "seq"):
         before = cursors.get(writer, 0)
-        after = min(head, before + max_rows)
+        after = min(head, before + most)
         if after > before:
             sums = _add_up(writer, before, after)
             seen += after - before if _store(writer, before, after, sums) else 0
@@ -65,10 +72,12 @@ def roll_up(max_rows: int = 50_000) -> int:
 
 
 def roll_up_all() -> int:
-    """Roll up until nothing is left; return how many rows were looked at."""
+    """Roll up until nothing is left, leaving others their turns; return how many rows were looked at."""
     total = 0
     while seen := roll_up():
         total += seen
+        if seen >= ROWS_AT_ONCE:
+            time.sleep(GAP_SECONDS)
     return total
 
 
