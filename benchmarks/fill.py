@@ -20,6 +20,7 @@ from apps.accounts.models import APIKey, Tenant, User  # noqa: E402
 from apps.audit.runtime import sink_config_from_settings  # noqa: E402
 from apps.audit.sink.record import AuditRecord  # noqa: E402
 from apps.audit.sink.sink import open_sink  # noqa: E402
+from apps.common.clock import now  # noqa: E402
 from apps.common.context import every_tenant  # noqa: E402
 from apps.common.crypto.tokens import new_api_key  # noqa: E402
 from apps.servers.models import Endpoint, Server  # noqa: E402
@@ -33,7 +34,9 @@ def catalogue(url: str, servers: int, tools: int) -> None:
     """Make servers, each with its endpoint, its toolset and an equal share of the tools."""
     tenant = Tenant.objects.get(slug="default")
     each = max(tools // max(servers, 1), 1)
-    rows = [Server(tenant=tenant, slug=f"bulk-{number}", name=f"Bulk {number}", transport="http") for number in range(servers)]
+    # as if it had been discovered: what never was is discovered at the next start
+    common = {"tenant": tenant, "transport": "http", "discovered_at": now()}
+    rows = [Server(slug=f"bulk-{number}", name=f"Bulk {number}", **common) for number in range(servers)]
     Server.objects.bulk_create(rows, BATCH)
     Endpoint.objects.bulk_create(
         [Endpoint(tenant=tenant, server=row, url=url, state="healthy", era="dual") for row in rows], BATCH
