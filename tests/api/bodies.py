@@ -33,6 +33,9 @@ def body_for(route: Route, world: World) -> Any:
         "toolset-preview": {"entries": []},
         "grant-list": {"kind": "tool", "role": str(world.spare_role.pk), "pattern": f"{world.server.slug}__*"},
     }
+    if route.name.endswith("-approve"):
+        kind = route.name.removesuffix("-approve")
+        return {"expected_digest": world.definitions[kind if kind == "instructions" else f"{kind}s"].pending_digest}
     changed: dict[str, dict[str, Any]] = {
         "tenant-detail": {"name": "Renamed"},
         "user-detail": {"first_name": "Ada"},
