@@ -61,6 +61,11 @@ class PythonConnection(Connection):
 
     client: mcp.Client
     stack: contextlib.AsyncExitStack
+    raw = ""
+    """What the names of those methods end with that give the protocol's own results."""
+
+    def _raw(self, method: str) -> Any:
+        return getattr(self.client, method + self.raw)
 
     async def items(self, what: str) -> list[dict[str, Any]]:
         found, cursor = [], None
@@ -93,17 +98,17 @@ class PythonConnection(Connection):
 
     async def read(self, uri: str) -> dict[str, Any]:
         with refusals():
-            return plain(await self.client.read_resource(uri))
+            return plain(await self._raw("read_resource")(uri))
 
     async def prompt(self, name: str, arguments: dict[str, str] | None = None) -> dict[str, Any]:
         with refusals():
-            return plain(await self.client.get_prompt(name, arguments))
+            return plain(await self._raw("get_prompt")(name, arguments))
 
     async def complete(
         self, ref: dict[str, str], argument: dict[str, str], context: dict[str, str] | None = None
     ) -> dict[str, Any]:
         with refusals():
-            return plain(await self.client.complete(_reference(ref), argument, context_arguments=context))
+            return plain(await self._raw("complete")(_reference(ref), argument, context_arguments=context))
 
     async def ping(self) -> None:
         with refusals():
@@ -127,6 +132,7 @@ class FastmcpConnection(PythonConnection):
     """`fastmcp.Client`."""
 
     client: Any
+    raw = "_mcp"
 
     async def items(self, what: str) -> list[dict[str, Any]]:
         with refusals():
@@ -144,20 +150,6 @@ class FastmcpConnection(PythonConnection):
                     name, arguments or {}, progress_handler=progress if steps is not None else None, timeout=TIMEOUT
                 )
             )
-
-    async def read(self, uri: str) -> dict[str, Any]:
-        with refusals():
-            return plain(await self.client.read_resource_mcp(uri))
-
-    async def prompt(self, name: str, arguments: dict[str, str] | None = None) -> dict[str, Any]:
-        with refusals():
-            return plain(await self.client.get_prompt_mcp(name, arguments))
-
-    async def complete(
-        self, ref: dict[str, str], argument: dict[str, str], context: dict[str, str] | None = None
-    ) -> dict[str, Any]:
-        with refusals():
-            return plain(await self.client.complete_mcp(_reference(ref), argument, context_arguments=context))
 
     async def ping(self) -> None:
         with refusals():

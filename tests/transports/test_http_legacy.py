@@ -28,10 +28,12 @@ from tests.transports.peers import (
 )
 
 
-def legacy(answer, session="s-1"):
-    """Return a handler: probe, handshake and notifications are answered, the rest goes to `answer`."""
+def legacy(answer, session="s-1", replies=None):
+    """Return a handler: probe, handshake and notifications are answered, the rest goes to `answer`; `replies` gets the client's."""
 
     async def handle(request, writer):
+        if replies is not None and "method" not in request.json:
+            replies.put_nowait(request.json)
         if not await legacy_basics(request, writer, session):
             await answer(request, writer)
 
@@ -134,11 +136,7 @@ async def test_servers_without_sessions_work() -> None:
 async def test_everything_that_may_come_on_the_stream_of_a_call() -> None:
     replies = asyncio.Queue()
 
-    async def handle(request, writer):
-        if "method" not in request.json:
-            replies.put_nowait(request.json)
-        if await legacy_basics(request, writer):
-            return
+    async def streaming(request, writer):
         token = request.json["params"]["_meta"]["progressToken"]
         await stream_head(writer)
         writer.write(
@@ -167,7 +165,10 @@ async def test_everything_that_may_come_on_the_stream_of_a_call() -> None:
             await asyncio.sleep(60)
         return {"result": {"action": "accept"}}
 
-    async with peer(handle) as there, connected("http", there.url, era="legacy") as (upstream, recorder):
+    async with (
+        peer(legacy(streaming, replies=replies)) as there,
+        connected("http", there.url, era="legacy") as (upstream, recorder),
+    ):
         answer = await upstream.call(call(on_message=note, on_request=ask))
         assert answer.result == {"content": [{"type": "text", "text": "done"}]}
         assert [message["method"] for message in notes] == ["notifications/progress", "notifications/message"]
@@ -184,11 +185,7 @@ async def test_everything_that_may_come_on_the_stream_of_a_call() -> None:
 async def test_the_clock_of_a_call_stands_still_while_its_client_is_asked(silent) -> None:
     replies = asyncio.Queue()
 
-    async def handle(request, writer):
-        if "method" not in request.json:
-            replies.put_nowait(request.json)
-        if await legacy_basics(request, writer):
-            return
+    async def streaming(request, writer):
         await stream_head(writer)
         writer.write(event({"jsonrpc": "2.0", "id": 5, "method": "elicitation/create", "params": {}}))
         await writer.drain()
@@ -202,7 +199,7 @@ async def test_the_clock_of_a_call_stands_still_while_its_client_is_asked(silent
         await asyncio.sleep(1.0)
         return {"result": {"action": "accept"}}
 
-    async with peer(handle) as there, connected("http", there.url, era="legacy") as (upstream, _):
+    async with peer(legacy(streaming, replies=replies)) as there, connected("http", there.url, era="legacy") as (upstream, _):
         asking = upstream.call(call(on_request=ask, caller="key:1", client_capabilities={"elicitation": {}}, timeout=0.6))
         if silent:
             with pytest.raises(UpstreamTimeout):
@@ -224,11 +221,7 @@ async def test_a_callers_capabilities_are_declared_only_where_somebody_answers()
 async def test_requests_that_nobody_takes_are_refused() -> None:
     replies = asyncio.Queue()
 
-    async def handle(request, writer):
-        if "method" not in request.json:
-            replies.put_nowait(request.json)
-        if await legacy_basics(request, writer):
-            return
+    async def streaming(request, writer):
         await stream_head(writer)
         writer.write(event({"jsonrpc": "2.0", "id": 5, "method": "sampling/createMessage"}))
         await writer.drain()
@@ -239,7 +232,7 @@ async def test_requests_that_nobody_takes_are_refused() -> None:
         writer.write(event(result(request, {"refusal": refusal["error"]["code"]})))
         await writer.drain()
 
-    async with peer(handle) as there, connected("http", there.url, era="legacy") as (upstream, _):
+    async with peer(legacy(streaming, replies=replies)) as there, connected("http", there.url, era="legacy") as (upstream, _):
         assert (await upstream.call(call())).result == {"refusal": -32601}
 
 

@@ -40,7 +40,7 @@ class Reply:
         """Send a message before the result; False when the client cannot take one (it asked for JSON alone)."""
         if self._done or not self.accepts_stream:
             return False
-        await self._write(b"event: message\ndata: " + body + b"\n\n", more=True)
+        await self._write(_event(body), more=True)
         return True
 
     async def finish(self, status: int, body: bytes, headers: tuple[Header, ...] = ()) -> None:
@@ -49,7 +49,7 @@ class Reply:
             return
         self._done = True
         if self.streaming:
-            await self._write(b"event: message\ndata: " + body + b"\n\n", more=False)
+            await self._write(_event(body), more=False)
         else:
             await send_json(self._send, status, body, (*self.headers, *headers))
 
@@ -65,7 +65,7 @@ class Reply:
         self._done = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORD_SECONDS):
-                await self._write(b"event: message\ndata: " + body + b"\n\n" if body else b"", more=False)
+                await self._write(_event(body) if body else b"", more=False)
 
     async def _write(self, chunk: bytes, *, more: bool) -> None:
         # A writer may be cancelled while the head waits for the socket; whoever writes next sends it.
@@ -77,3 +77,7 @@ class Reply:
                 await self._send({"type": "http.response.start", "status": 200, "headers": [*_STREAM, *self.headers]})
                 self._head_sent = True
             await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+
+def _event(body: bytes) -> bytes:
+    return b"event: message\ndata: " + body + b"\n\n"

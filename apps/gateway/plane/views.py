@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from apps.common.errors import NotFound, PermissionDenied, ValidationFailed
-from apps.common.policy import Decision, ToolRef, matches, may_use
+from apps.common.policy import Decision, ToolRef, may_use
 from apps.gateway.plane.snapshot import Caller, Item, ServerEntry, Snapshot, ToolsetEntry
 from apps.gateway.plane.templates import match_template
 from apps.tools.domain.naming import SEPARATOR
@@ -107,11 +107,15 @@ class NotGranted(PermissionDenied):
 
 def decide(snapshot: Snapshot, caller: Caller, target: Target, item: Item) -> Decision:
     """Ask the policy whether a caller may see and use an item where it is."""
-    if target.toolset_id:
-        through = item.toolset_ids or frozenset((target.toolset_id,))
-    else:
-        through = toolsets_with(snapshot, item)
+    through = _through(snapshot, target, item)
     return may_use(caller.access, ToolRef(item.facts.server_id, item.full_name, through, item.facts.kind))
+
+
+def _through(snapshot: Snapshot, target: Target, item: Item) -> frozenset[str]:
+    """Return the toolsets through which an item is reached from where a caller is."""
+    if target.toolset_id:
+        return item.toolset_ids or frozenset((target.toolset_id,))
+    return toolsets_with(snapshot, item)
 
 
 def toolsets_with(snapshot: Snapshot, item: Item) -> frozenset[str]:
@@ -249,10 +253,7 @@ def _decide_resource(snapshot: Snapshot, caller: Caller, target: Target, item: I
     decision = decide(snapshot, caller, target, item)
     if not decision.allowed or item.facts.kind != "template":
         return decision
-    for pattern, rule in caller.access.deny_tools:
-        if matches(pattern, f"{server.facts.slug}{SEPARATOR}{uri}"):
-            return Decision(False, f"grant:{rule}", f"a deny grant on {pattern}")
-    return decision
+    return _decide_uri(caller, server, _through(snapshot, target, item), uri)
 
 
 def _decide_uri(caller: Caller, server: ServerEntry, through: frozenset[str], uri: str) -> Decision:

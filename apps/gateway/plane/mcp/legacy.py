@@ -54,7 +54,7 @@ async def serve_legacy(visit: Visit, message: Json, headers: Headers, receive: R
     params = message.get("params", {})
     if not isinstance(params, dict):
         raise ValidationFailed("params must be an object.")
-    if "id" in message and _valid_id(id) is None:
+    if "id" in message and not valid_id(id):
         raise InvalidRequest(f"id must be an integer or a string of at most {MAX_ID} characters.")
     version = headers.get(b"mcp-protocol-version")
     if version is not None and version not in LEGACY and method != "initialize":
@@ -68,8 +68,8 @@ async def serve_legacy(visit: Visit, message: Json, headers: Headers, receive: R
         visit.client = client_label(session.client_info)
         visit.session = session.sid
     if "id" not in message:
-        if method == "notifications/cancelled":
-            visit.plane.live.cancel(_owner(visit, session), _valid_id(params.get("requestId")))
+        if method == "notifications/cancelled" and valid_id(cancelled := params.get("requestId")):
+            visit.plane.live.cancel(_owner(visit, session), cancelled)
         await reply.accept()
     elif method in LISTS:
         await visit.list(id, method, params, modern=False)
@@ -81,10 +81,6 @@ async def serve_legacy(visit: Visit, message: Json, headers: Headers, receive: R
         await _set_level(visit, session, id, params)
     else:
         raise MethodNotFound(f"Method not found: {method[:100]}")
-
-
-def _valid_id(id: Any) -> Any:
-    return id if valid_id(id) else None
 
 
 def _session(visit: Visit, headers: Headers) -> Session | None:
