@@ -1,10 +1,11 @@
 """The proofs at full scale; `make proof` writes what they found to benchmarks/PROOF.md.
 
 Kills: the serving process is killed (SIGKILL) in random moments under load, on SQLite and on PostgreSQL. See
-tests/e2e/crashing.py for what is compared.
+tests/e2e/crashing.py for what is compared. Canaries: clients with the same ids at the same time, see tests/e2e/canaries.py.
 """
 
 import argparse
+import asyncio
 import os
 import platform
 import secrets
@@ -13,11 +14,16 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.installation import api, register
+from tests.e2e.canaries import choir, concert
 from tests.e2e.crashing import Report, crash
 from tests.engines import Postgres, Valkey
 from tests.product import ROOT, Product
 
 KILLS = 200
+CLIENTS = 1000
+KEYS = 10
+SETTLE_SECONDS = 4
 RESULT = ROOT / "benchmarks" / "PROOF.md"
 
 
@@ -58,10 +64,42 @@ def line_of(database: str, report: Report) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
+def canaries(clients: int) -> tuple[str, list[str]]:
+    """Have many clients with the same ids call at once; return a line for the report and what does not hold."""
+    with (
+        tempfile.TemporaryDirectory(prefix="switchyard-proof-") as directory,
+        choir("modern") as modern,
+        choir("legacy") as legacy,
+        Product(Path(directory) / "home") as product,
+    ):
+        slugs = {"modern": "choir-modern", "legacy": "choir-legacy"}
+        for era, url in (("modern", modern), ("legacy", legacy)):
+            register(product, slugs[era], transport="http", url=url, max_concurrency=clients)
+        keys = [
+            api(product, "POST", "api-keys/", {"name": f"singer {number}", "inherits_owner": True})["key"]
+            for number in range(KEYS)
+        ]
+        time.sleep(SETTLE_SECONDS)
+        started = time.monotonic()
+        report = asyncio.run(concert(product.base_url, keys, slugs, clients))
+        seconds = time.monotonic() - started
+    line = (
+        f"{clients:,} clients of {KEYS} keys at once, all with request id 0 and progress token 0, in the four pairs of eras: "
+        f"{report.answered:,} answered, {report.notices:,} notices, {len(report.crossed)} messages crossed, "
+        f"{len(report.failed)} clients failed, {seconds:.0f} s."
+    )
+    print(line, flush=True)
+    wrong = [*report.crossed[:3], *report.failed[:3]]
+    if report.answered != clients and not wrong:
+        wrong.append(f"{clients - report.answered} clients without an answer")
+    return line, wrong
+
+
 def main() -> int:
     """Run, print, write; the exit code is 0 only when everything holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--clients", type=int, default=CLIENTS, help="clients of the canaries; 0 leaves them out")
     parser.add_argument("--databases", default="sqlite,postgres")
     parser.add_argument("--seed", type=int, default=0, help="repeat the same moments; 0 = new ones")
     parser.add_argument("--output", type=Path, default=RESULT)
@@ -75,11 +113,15 @@ def main() -> int:
             report.require()
         except AssertionError as error:
             wrong.append(f"{database}: {error}")
+    sung = ["", "## Many clients with the same ids", "", ""]
+    if options.clients:
+        sung[-1], crossed = canaries(options.clients)
+        wrong += crossed
     heads = (
         "database", "kills", "calls asked", "answered", "reached a server", "closed as unknown", "answers not in the log",
         "calls without intent", "calls sent twice", "intents left open", "orphans", "slowest ready", "chain verifies", "time",
     )  # fmt: skip
-    command = f"python -m benchmarks.proof --kills {options.kills} --databases {options.databases} --seed {seed}"
+    command = f"python -m benchmarks.proof --kills {options.kills} --clients {options.clients} --databases {options.databases} --seed {seed}"
     moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     machine = f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores"
     how = f"`{command}`, {moment}, {machine}."
@@ -98,6 +140,7 @@ def main() -> int:
             "| " + " | ".join(heads) + " |",
             "|" + "-|" * len(heads),
             *rows,
+            *(sung if options.clients else []),
             "",
             *([f"**Does not hold:** {line}" for line in wrong] or ["All of it holds."]),
             "",

@@ -1,6 +1,6 @@
 """`make bench`: what a governed call costs, as ratios against the same upstream called directly, in one run.
 
-    python -m benchmarks.run [--seconds 5] [--only sqlite,postgres,scale,peers] [--servers 1000 --tools 10000 --keys 10000 --rows 0]
+    python -m benchmarks.run [--seconds 5] [--only sqlite,postgres,rounds,scale,peers] [--servers 1000 --tools 10000 --keys 10000 --rows 0]
 
 Writes benchmarks/RESULTS.md. Load generator, upstream, database and gateway share this machine's processors.
 """
@@ -211,7 +211,7 @@ def main() -> int:
     """Measure, write the report, and tell whether every figure holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--only", default="sqlite,postgres,scale" + (",peers" if os.environ.get("PEERS") else ""))
+    parser.add_argument("--only", default="sqlite,postgres,rounds,scale" + (",peers" if os.environ.get("PEERS") else ""))
     parser.add_argument("--servers", type=int, default=1000)
     parser.add_argument("--tools", type=int, default=10_000)
     parser.add_argument("--keys", type=int, default=10_000)
@@ -237,6 +237,10 @@ def main() -> int:
                 sqlite(report, url, Path(folder), options)
             if "postgres" in wanted:
                 postgres(report, url, Path(folder), options)
+            if "rounds" in wanted:
+                from benchmarks.rounds import rounds
+
+                rounds(report, Path(folder))
             if "scale" in wanted:
                 from benchmarks.scale import scale
 

@@ -1,4 +1,4 @@
-"""The one ASGI application. `/mcp` and the health checks go to the data plane before Django and its middleware."""
+"""The one ASGI application. `/mcp`, `/sse` and the health checks go to the data plane before Django and its middleware."""
 
 import os
 from typing import Any
@@ -34,6 +34,11 @@ async def application(scope: dict[str, Any], receive: Receive, send: Send) -> No
                 await runtime.plane(scope, receive, send)
             else:
                 await _not_here(scope, send)
+        elif path == "/sse" or path.startswith("/sse/"):
+            if gateway_here and runtime.plane is not None:
+                await runtime.plane.sse(scope, receive, send)
+            else:
+                await _not_here(scope, send)
         elif path.startswith("/health/"):
             await serve_health(runtime, path, send)
         elif console_here:
@@ -50,7 +55,7 @@ async def application(scope: dict[str, Any], receive: Receive, send: Send) -> No
 
 async def _not_here(scope: dict[str, Any], send: Send) -> None:
     """Answer 404 with a line that says what this process serves."""
-    served = [*(["/admin/", "/api/"] if console_here else []), *(["/mcp"] if gateway_here else []), "/health/"]
+    served = [*(["/admin/", "/api/"] if console_here else []), *(["/mcp", "/sse"] if gateway_here else []), "/health/"]
     body = f"Not found. This process of Switchyard serves {', '.join(served[:-1])} and {served[-1]}.\n".encode()
     headers = [*SECURITY_HEADERS, (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 404, "headers": headers})

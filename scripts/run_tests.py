@@ -3,7 +3,8 @@
     python scripts/run_tests.py [pytest arguments]
 
 The last line is `N passed, N failed[, N errors][, N skipped] in N s`; the exit code is 0 only when both passes ended with 0.
-Both must end within SWITCHYARD_TEST_SECONDS (default 3000); a pass that is cut off counts as one error.
+Both must end within SWITCHYARD_TEST_SECONDS (default 3000); a pass that is cut off counts as one error. SWITCHYARD_TEST_WORKERS is
+the number of processes of a pass.
 """
 
 import os
@@ -18,6 +19,8 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSES = {"sqlite": ("SQLite", ()), "postgres": ("PostgreSQL + Redis", ("-m", "not once"))}
+WORKERS = os.environ.get("SWITCHYARD_TEST_WORKERS", "3")
+"""Processes of a pass, at most 3: one more than the processors of a small machine, as tests of real servers wait a good part of their time."""
 FAILED = 1
 """pytest's exit code when tests failed."""
 NO_TESTS = 5
@@ -44,7 +47,18 @@ def run_pass(database: str, arguments: list[str], report: Path, seconds: float) 
     """Run pytest on one database; return its exit code, or 124 when its time was up."""
     title, selection = PASSES[database]
     print(f"\n--- {title} ---", flush=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadscope", "--durations=10", "--durations-min=5"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        WORKERS,
+        "--dist",
+        "loadscope",
+        "--durations=10",
+        "--durations-min=5",
+    ]
     command += [f"--junitxml={report}", *selection, *arguments]
     # temporary files of a pass go with it, however it ends; others may pass through, as PostgreSQL runs as another user for root
     report.parent.chmod(0o711)

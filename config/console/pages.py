@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from config.console import compatibility, messages, sight
 from config.console.audit_log import verification, verify
 from config.console.overview import live
 from config.console.playground import call
@@ -19,4 +20,9 @@ def screens() -> list[tuple[str, Callable[..., Any], str]]:
         ("audit-log/verify/", verify, "audit_verify"),
         ("audit-log/verification/", verification, "audit_verification"),
         ("overview/live/", live, "overview_live"),
+        ("compatibility/", compatibility.page, "compatibility"),
+        ("compatibility/now/", sight.now_page, "compatibility_now"),
+        ("recordings/<uuid:id>/live/", messages.live, "recording_live"),
+        ("recordings/<uuid:id>/messages/<int:pk>/", messages.message, "recording_message"),
+        ("recordings/<uuid:id>/file/", messages.file, "recording_file"),
     ]

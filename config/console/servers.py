@@ -26,7 +26,7 @@ from apps.tools.models import CATALOGUE, Grant, Instructions, Tool, ToolsetEntry
 from apps.tools.selectors import last_discovery
 from apps.tools.services.discovery import discover_server
 from apps.tools.services.review import approve_all
-from config.console import figures, transfer
+from config.console import compatibility, figures, inspector, transfer
 from config.console.snippets import client_snippets, endpoint
 
 TOOLS_SHOWN = 100
@@ -74,7 +74,7 @@ class ConsoleServerAdmin(ServerAdmin):
         {
             "title": "More",
             "icon": "more_horiz",
-            "items": ["approve_everything", "clone", "set_credential", "remove_credential", "delete_it"],
+            "items": ["approve_everything", "clone", "set_credential", "remove_credential", "inspect", "delete_it"],
         },
     )
 
@@ -154,6 +154,11 @@ class ConsoleServerAdmin(ServerAdmin):
         if summary.error:
             raise SwitchyardError(summary.error)
 
+    @view_link(description="Record messages", icon="troubleshoot", permission="write")
+    def inspect(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask for how long its messages are to be recorded."""
+        return HttpResponseRedirect(inspector.start_url("server", object_id))
+
     @view_link(description="Import", icon="upload", permission="write", url_path="import-servers")
     def import_servers(self, request: HttpRequest) -> HttpResponse:
         """Open the import page."""
@@ -200,6 +205,7 @@ class ConsoleServerAdmin(ServerAdmin):
                 f"{len(held)} held" if held else count(tools.count()),
             ),
             *super().panels(request, obj),
+            *compatibility.server_panel(request, obj),
             Panel(
                 "connect",
                 "Connect",
@@ -213,6 +219,12 @@ class ConsoleServerAdmin(ServerAdmin):
     def links(self, request: HttpRequest, obj: Any) -> list[Link]:
         """Lead to nothing more: the actions are enough."""
         return []
+
+    def hides_verb(self, request: HttpRequest, name: str, obj: Any) -> bool:
+        """Leave out the inspector for those who may not look at messages."""
+        if name == "inspect":
+            return not inspector.may_start(obj.tenant_id)
+        return super().hides_verb(request, name, obj)
 
     # --- columns ----------------------------------------------------------------------------------------------------------
     def decorate(self, request: HttpRequest, rows: list[Any]) -> None:

@@ -4,6 +4,7 @@ import json
 import shlex
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 PLACEHOLDER = "YOUR_API_KEY"
 MODERN = "2026-07-28"
@@ -54,6 +55,12 @@ def client_snippets(url: str, name: str, key: str = "") -> list[Snippet]:
             else ".vscode/mcp.json in a project; keep it out of version control, it holds the key.",
             _vscode(url, name, key),
         ),
+        Snippet(
+            "sse",
+            "HTTP+SSE",
+            "For clients that know only the older transport (2024-11-05): the same names, the same key, at /sse.",
+            _sse(url, name, token),
+        ),
         Snippet("curl", "curl", "Lists the tools; nothing needs to be installed.", _curl_list(url, token)),
         Snippet("python", "Python", "pip install mcp", _python_list(url, token)),
     ]
@@ -85,6 +92,12 @@ def _claude_desktop(url: str, name: str, token: str) -> str:
 
 def _cursor(url: str, name: str, token: str) -> str:
     return _json({"mcpServers": {name: {"url": url, "headers": {"Authorization": f"Bearer {token}"}}}})
+
+
+def _sse(url: str, name: str, token: str) -> str:
+    parts = urlsplit(url)
+    address = parts._replace(path="/sse" + parts.path.removeprefix("/mcp")).geturl()
+    return _json({"mcpServers": {name: {"type": "sse", "url": address, "headers": {"Authorization": f"Bearer {token}"}}}})
 
 
 def _vscode(url: str, name: str, key: str) -> str:

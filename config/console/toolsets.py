@@ -9,6 +9,7 @@ from apps.common.admin.panels import Panel
 from apps.tools import selectors
 from apps.tools.admin import ToolsetAdmin
 from apps.tools.admin.grant import in_words
+from config.console import compatibility
 from config.console.snippets import client_snippets, endpoint
 
 
@@ -34,5 +35,6 @@ class ConsoleToolsetAdmin(ToolsetAdmin):
                 {"grants": [{"row": row, "words": in_words(row)} for row in grants], "toolset": obj},
                 25,
             ),
+            *compatibility.toolset_panel(request, obj),
             *super().panels(request, obj),
         ]

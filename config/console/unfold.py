@@ -30,6 +30,12 @@ def _may_read(kind: str) -> Any:
     return allowed
 
 
+def _sees_clients(request: HttpRequest) -> bool:
+    from config.console.compatibility import allowed
+
+    return allowed(request)
+
+
 def _superuser(request: HttpRequest) -> bool:
     return bool(request.user.is_superuser)
 
@@ -88,6 +94,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Templates", "data_object", "tools_resourcetemplate_changelist", "resource"),
                     _item("Prompts", "chat", "tools_prompt_changelist", "prompt"),
                     _item("Toolsets", "inventory_2", "tools_toolset_changelist", "toolset"),
+                    _item("Compatibility", "join_inner", "compatibility", permission=_sees_clients),
                 ],
             },
             {
@@ -105,6 +112,7 @@ UNFOLD: dict[str, Any] = {
                 "title": "Record",
                 "items": [
                     _item("Audit", "receipt_long", "audit_auditevent_changelist", "audit"),
+                    _item("Inspector", "troubleshoot", "gateway_recording_changelist", "audit"),
                     _item("Processes", "memory", "servers_upstreamprocess_changelist", "process"),
                     _item("Schedules", "schedule", "django_celery_beat_periodictask_changelist", permission=_superuser),
                 ],

@@ -187,6 +187,9 @@ SPECTACULAR_SETTINGS = {
         "DefinitionState": "apps.tools.models.Definition.State",
         "EntryKind": "apps.tools.models.ToolsetEntry.Kind",
         "GrantKind": "apps.tools.models.Grant.Kind",
+        "ListedKind": ("tool", "resource", "template", "prompt"),
+        "MessageKind": ("request", "notification", "result", "error"),
+        "RecordingKind": "apps.gateway.models.Recording.Kind",
     },
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "apps.common.api.schema.add_problems"],
 }
@@ -229,6 +232,16 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expire_seconds": 120},
     },
     "Prune the outbox": {"task": "common.prune_outbox", "schedule": 3_600.0, "options": {"expire_seconds": 3_600}},
+    "Delete recordings of messages after a day": {
+        "task": "gateway.prune_recordings",
+        "schedule": 600.0,
+        "options": {"expire_seconds": 600},
+    },
+    "Forget clients that have not been seen for long": {
+        "task": "gateway.forget_clients",
+        "schedule": 86_400.0,
+        "options": {"expire_seconds": 86_400},
+    },
     "Prune idempotency keys": {
         "task": "common.prune_idempotency_keys",
         "schedule": 3_600.0,

@@ -29,6 +29,7 @@ def body_for(route: Route, world: World) -> Any:
         "server-bulk-resume": {"servers": [str(world.server.pk)]},
         "tool-effects": {"effects": "read-only"},
         "tool-call": {"arguments": {}},
+        "recording-list": {"kind": "server", "object": world.server.slug, "minutes": 5},
         "toolset-list": {"slug": unique("set")[:40], "entries": []},
         "toolset-preview": {"entries": []},
         "grant-list": {"kind": "tool", "role": str(world.spare_role.pk), "pattern": f"{world.server.slug}__*"},

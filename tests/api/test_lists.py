@@ -16,7 +16,7 @@ from apps.tools.services.review import approve_all
 from apps.tools.services.toolsets import create_toolset
 from tests.accounts.client import Api
 from tests.api.routes import routes
-from tests.api.world import NOWHERE, World, make_event, make_world
+from tests.api.world import NOWHERE, World, make_client, make_event, make_recording, make_world
 from tests.factories import make_key, make_role, make_tenant, make_user
 from tests.tools.support import found, offer, prompt, resource, template, tool
 
@@ -59,8 +59,9 @@ def fill(world: World) -> None:
             create_toolset(slug=f"set-{number}", entries=[{"server": first, "pattern": f"tool-{number}"}, {"server": server}])
             role = make_role(tenant, "server.read")
             grant(kind="server", role=role, server=server)
-            make_key(make_user(tenant, role, password=None), tenant)
+            make_client(make_key(make_user(tenant, role, password=None), tenant)[0])
             make_event(tenant, str(new_id()))
+            make_recording(tenant)
 
 
 def test_a_list_takes_as_many_queries_for_fifty_rows_as_for_one(world: World, admin: Api, root: Api):

@@ -24,6 +24,8 @@ DELETES_OWN = "403 403 403 204 404 204 403"
 SUPERUSERS = "403 403 403 403 404 200 403"
 NARROWED = "403 403 200 200 404 200 200"
 """What the narrowed key may do."""
+RECORDED, DELETES_RECORDED = "403 403 403 200 404 200 403", "403 403 403 204 404 204 403"
+"""Messages are for administrators."""
 DEFINITION = {
     ("list", "get"): LISTS, ("detail", "get"): READS, ("access", "get"): READS, ("difference", "get"): READS,
     ("approve", "post"): READS, ("reject", "post"): READS,
@@ -41,6 +43,10 @@ TABLE: dict[tuple[str, str], str] = {
     ("audit-event-detail", "get"): "403 200 200 200 404 200 403",
     ("audit-event-last-verification", "get"): "403 404 404 404 404 404 403",  # it was never checked
     ("audit-event-verify", "post"): "403 403 403 403 403 200 403",
+    ("client-list", "get"): LISTS,
+    ("client-detail", "get"): READS,
+    ("compatibility-list", "get"): LISTS,
+    ("compatibility-sight", "get"): "403 403 400 400 400 400 403",  # whose view is meant must be said
     ("grant-list", "get"): LISTS,
     ("grant-list", "post"): "403 403 201 201 400 201 403",  # a stranger's body names a role that is not theirs
     ("grant-detail", "get"): READS,
@@ -52,6 +58,13 @@ TABLE: dict[tuple[str, str], str] = {
     ("process-list", "get"): LISTS,
     ("process-detail", "get"): READS,
     ("process-kill", "post"): "403 403 202 202 404 202 403",
+    ("recording-list", "get"): "403 200 200 200 200 200 403",
+    ("recording-list", "post"): "403 403 403 201 404 201 403",
+    ("recording-detail", "get"): "403 200 200 200 404 200 403",
+    ("recording-detail", "delete"): DELETES_RECORDED,
+    ("recording-stop", "post"): RECORDED,
+    ("recording-messages", "get"): RECORDED,
+    ("recording-download", "get"): RECORDED,
     ("role-list", "get"): LISTS_OWN,
     ("role-list", "post"): CREATES_OWN,
     ("role-detail", "get"): READS_OWN,
@@ -201,7 +214,9 @@ def test_a_foreign_object_in_a_body_or_a_filter_is_as_one_that_does_not_exist(wo
         "grants/?server=": world.server.pk, "grants/?toolset=": world.toolset.pk, "grants/?tenant=": world.tenant.pk,
         "toolsets/?server=": world.server.pk, "tools/?server=": world.server.pk, "processes/?server=": world.server.pk,
         "servers/?tenant=": world.tenant.pk, "tools/?tenant=": world.tenant.pk, "statistics/?tenant=": world.tenant.pk,
-        "audit-events/?tenant=": world.tenant.pk,
+        "audit-events/?tenant=": world.tenant.pk, "clients/?tenant=": world.tenant.pk, "clients/?api_key=": world.key.pk,
+        "compatibility/?client=": world.client.pk, "compatibility/?server=": world.server.pk, "compatibility/?tenant=": world.tenant.pk,
+        "compatibility/?api_key=": world.key.pk,
     }  # fmt: skip
     for path, value in filters.items():
         there, gone = (api.get(f"{path}{given}") for given in (value, nobody))

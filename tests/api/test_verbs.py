@@ -164,10 +164,12 @@ def test_a_toolset_says_how_to_connect(world: World, admin: Api):
         "claude-code",
         "cursor",
         "vscode",
+        "sse",
         "curl",
         "python",
     }
-    assert all(found["url"] in snippet["text"] for snippet in found["snippets"])
+    address = {"sse": found["url"].replace("/mcp/", "/sse/")}
+    assert all(address.get(snippet["name"], found["url"]) in snippet["text"] for snippet in found["snippets"])
 
 
 def test_a_preview_says_what_would_be_left_out(world: World, admin: Api):

@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from apps.audit.sink.record import AuditRecord, encode
 from apps.common.clock import now
 from apps.common.context import SYSTEM, tenant_scope
 from apps.common.ids import new_id
+from apps.gateway.models import ClientSeen, Recording
 from apps.servers.models import Endpoint, Server, UpstreamProcess
 from apps.servers.services.registry import register_server
 from apps.tools.models import Grant, Instructions, Prompt, Resource, ResourceTemplate, Tool, Toolset
@@ -38,6 +40,8 @@ class World:
     toolset: Toolset
     grant: Grant
     process: UpstreamProcess
+    client: ClientSeen
+    recording: Recording
     event: str
     call_id: str
     secrets: list[str] = field(default_factory=list)
@@ -54,6 +58,8 @@ class World:
             "api-keys": (self.key, self.key.prefix),
             "servers": (self.server, self.server.slug),
             "processes": (self.process, None),
+            "clients": (self.client, None),
+            "recordings": (self.recording, None),
             "toolsets": (self.toolset, self.toolset.slug),
             "grants": (self.grant, None),
         }
@@ -100,12 +106,39 @@ def make_world(tenant: Tenant | None = None) -> World:
             "prompts": Prompt.objects.get(server=server),
             "instructions": Instructions.objects.get(server=server),
         }
+    client = make_client(key)
     call_id = str(new_id())
     return World(
         tenant=tenant, server=server, member=member, role=role, spare_role=spare, membership=Membership.unscoped.get(user=member),
-        key=key, toolset=toolset, grant=granted, process=process, event=make_event(tenant, call_id), call_id=call_id,
+        key=key, toolset=toolset, grant=granted, process=process, client=client, recording=make_recording(tenant), event=make_event(tenant, call_id), call_id=call_id,
         secrets=[canary, text, text.split("_", 2)[2], member.password, key.digest.hex()], definitions=found,
     )  # fmt: skip
+
+
+def make_client(key: APIKey, **fields: Any) -> ClientSeen:
+    """A client that spoke at `/mcp` with a key."""
+    moment = now()
+    facts = {
+        "name": "agent",
+        "version": "1.0",
+        "revision": "2025-11-25",
+        "declared": ["roots"],
+        "first_seen_at": moment,
+        "last_seen_at": moment,
+    }
+    return ClientSeen.unscoped.create(tenant_id=key.tenant_id, api_key=key, **{**facts, **fields})
+
+
+def make_recording(tenant: Tenant, **fields: Any) -> Recording:
+    """A recording of a server that is on."""
+    facts = {
+        "kind": "server",
+        "object_id": str(new_id()),
+        "label": "server",
+        "started_by": "somebody",
+        "until": now() + timedelta(minutes=15),
+    }
+    return Recording.unscoped.create(tenant=tenant, **{**facts, **fields})
 
 
 def make_event(tenant: Tenant, call_id: str, **fields: Any) -> str:

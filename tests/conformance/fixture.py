@@ -1,6 +1,8 @@
 """The conformance suite's server: the tools, resources and prompts it asks for, on the low-level `Server` of the official SDK.
 
-    python fixture.py PORT [--era dual|legacy|modern] [--transport http|sse|stdio] [--tasks] [--json]
+    python fixture.py PORT [--era dual|legacy|modern] [--transport http|sse|stdio] [--tasks] [--json] [--words]
+
+With --words, tools that ask do so in the words of the era that is spoken: by requests in the middle of a call, or as a result.
 
 REQUIRE_TOKEN=… in the environment wants a bearer token. The `x_*` tools are ours: they tell what crossed the gateway.
 """
@@ -21,6 +23,7 @@ from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.server.streamable_http import EventMessage, EventStore
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import ServerMessageMetadata
 from mcp.shared.subscriptions import (
     PromptsListChanged,
     ResourceUpdated,
@@ -33,6 +36,7 @@ ap.add_argument("--era", default="dual")
 ap.add_argument("--transport", default="http")
 ap.add_argument("--tasks", action="store_true")
 ap.add_argument("--json", action="store_true")
+ap.add_argument("--words", action="store_true")
 a = ap.parse_args()
 MODERN = "2026-07-28"
 bus = InMemorySubscriptionBus()
@@ -160,6 +164,13 @@ async def test_sampling(ctx, a, p):
 
 async def elicit(ctx, msg, schema):
     return await ctx.session.elicit_form(msg, schema, related_request_id=ctx.request_id)
+
+
+async def ask_now(ctx, request):
+    """Make a request to the client in the middle of a call, as servers of the initialize era do."""
+    kinds = {t.ElicitRequest: t.ElicitResult, t.CreateMessageRequest: t.CreateMessageResult, t.ListRootsRequest: t.ListRootsResult}
+    related = ServerMessageMetadata(related_request_id=ctx.request_id)
+    return await ctx.session.send_request(request, kinds[type(request)], metadata=related)
 
 
 @tool(obj(["message"], message=S))
@@ -334,6 +345,22 @@ async def test_trigger_prompt_change(ctx, a, p):
     return ok(T("prompt list changed"))
 
 
+@tool()
+async def test_logging_tool(ctx, a, p):
+    await ctx.session.send_log_message("info", "not for everybody", related_request_id=ctx.request_id)
+    return ok(T("logged"))
+
+
+@tool()
+async def test_streaming_elicitation(ctx, a, p):
+    await ctx.session.report_progress(1, 2, "about to ask")
+    if ctx.protocol_version != MODERN:
+        r = await elicit(ctx, "What is your name?", obj(["name"], name=S))
+        return ok(T(f"Hello, {(r.content or {}).get('name')}!"))
+    n = field((p.input_responses or {}).get("user_name"), "name")
+    return ok(T(f"Hello, {n}!")) if isinstance(n, str) else need({"user_name": ask_name()})
+
+
 # --- x_*: what crossed the gateway? ---
 @tool(obj(["seconds"], seconds={"type": "number"}))
 async def x_slow(ctx, a, p):
@@ -389,10 +416,59 @@ async def list_tools(ctx, p):
     return t.ListToolsResult(tools=[x for _, x in TOOLS.values()], ttl_ms=0, cache_scope="private")
 
 
+async def in_the_words_of_its_era(ctx, run, p):
+    """Run what asks: with --words, what one era has no words for is said in those of the other."""
+    r = await run(p)
+    while a.words and ctx.protocol_version != MODERN and isinstance(r, t.InputRequiredResult):
+        asked = r.input_requests or {}
+        said = await asyncio.gather(*(ask_now(ctx, v) for v in asked.values()))
+        answers = dict(zip(asked, said, strict=True))
+        p = p.model_copy(update={"input_responses": answers, "request_state": r.request_state})
+        r = await run(p)
+    return r
+
+
 async def call_tool(ctx, p):
     if p.name not in TOOLS:
         return ok(T(f"Unknown tool: {p.name}"), is_error=True)
-    return await TOOLS[p.name][0](ctx, p.arguments or {}, p)
+
+    async def run(p):
+        if a.words and ctx.protocol_version == MODERN and p.name in PUSHING:
+            return PUSHING[p.name](p)
+        return await TOOLS[p.name][0](ctx, p.arguments or {}, p)
+
+    return await in_the_words_of_its_era(ctx, run, p)
+
+
+def pushing(request, said):
+    """A tool that pushes its request, as it has to ask in 2026-07-28."""
+
+    def f(p):
+        r = (p.input_responses or {}).get("asked")
+        return need({"asked": request(p.arguments or {})}) if r is None else ok(T(said(r)))
+
+    return f
+
+
+def answered(r):
+    return f"action={r.action}, content={json.dumps(r.content)}"
+
+
+PUSHING = {
+    "test_sampling": pushing(lambda g: sample(g["prompt"], 100), lambda r: "LLM response: " + getattr(r.content, "text", "?")),
+    "test_elicitation": pushing(
+        lambda g: form(g["message"], response={**S, "description": "User's response"}),
+        lambda r: "User response: " + answered(r),
+    ),
+    "test_elicitation_sep1034_defaults": pushing(
+        lambda g: form_of(DEFAULTS), lambda r: "Elicitation completed: " + answered(r)
+    ),
+    "test_elicitation_sep1330_enums": pushing(lambda g: form_of(ENUMS), lambda r: "Elicitation completed: " + answered(r)),
+}
+
+
+def form_of(schema):
+    return t.ElicitRequest(params=t.ElicitRequestFormParams(message="Please provide values", requested_schema=schema))
 
 
 RES = {
@@ -471,6 +547,10 @@ async def list_prompts(ctx, p):
 
 
 async def get_prompt(ctx, p):
+    return await in_the_words_of_its_era(ctx, make_prompt, p)
+
+
+async def make_prompt(p):
     g = p.arguments or {}
     if p.name == "test_simple_prompt":
         m = [UM(T("This is a simple prompt for testing."))]

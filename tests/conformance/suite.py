@@ -15,9 +15,11 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
@@ -66,7 +68,14 @@ class Result:
 
     def required(self) -> tuple[int, int]:
         """Return how many required scenarios passed, and how many there are."""
-        wanted = [each for each in self.scenarios if each.required]
+        return self._passed(required=True)
+
+    def others(self) -> tuple[int, int]:
+        """Return how many of the scenarios that are run and not scored passed, and how many there are."""
+        return self._passed(required=False)
+
+    def _passed(self, *, required: bool) -> tuple[int, int]:
+        wanted = [each for each in self.scenarios if each.required is required]
         return sum(each.ok for each in wanted), len(wanted)
 
     def lines(self) -> Iterator[str]:
@@ -75,10 +84,10 @@ class Result:
             mark = "PASS" if each.ok else "FAIL" if each.failures else "SKIP"
             yield f"{each.passed:3}/{each.total:<3} {mark} {each.name}{'' if each.required else '  [not required]'}"
             yield from (f"            - {failure}" for failure in each.failures)
-        others = [each for each in self.scenarios if not each.required]
         passed, total = self.required()
+        others, unscored = self.others()
         yield (
-            f"{self.revision}: {passed}/{total} required scenarios, {sum(each.ok for each in others)}/{len(others)} others, "
+            f"{self.revision}: {passed}/{total} required scenarios, {others}/{unscored} others, "
             f"{sum(each.passed for each in self.scenarios)}/{sum(each.total for each in self.scenarios)} checks"
         )
 
@@ -114,7 +123,9 @@ def fixture(*arguments: str) -> Iterator[str]:
 
 
 def answers(url: str, headers: dict[str, str] | None = None) -> bool:
-    """Tell whether a URL answers `initialize` with JSON-RPC. A dead URL would score: some checks pass vacuously."""
+    """Tell whether a URL answers `initialize`, or says in the words of 2026-07-28 that it does not. A dead URL would score: some
+    checks pass vacuously.
+    """
     request = urllib.request.Request(
         url,
         json.dumps(_PREFLIGHT).encode(),
@@ -123,6 +134,8 @@ def answers(url: str, headers: dict[str, str] | None = None) -> bool:
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return b'"result"' in answer.read()
+    except urllib.error.HTTPError as refused:
+        return b"-32022" in refused.read()
     except (OSError, urllib.error.URLError):
         return False
 
@@ -162,22 +175,86 @@ def run(url: str, revision: str, headers: dict[str, str], *, results: Path, seco
     return Result(revision, _scenarios(suite, revision, results))
 
 
+def run_clients(
+    revision: str, *, results: Path, switchyard: tuple[str, str] | None = None, only: str = "", at_once: int = 2
+) -> Result:
+    """Run every scenario for clients of a revision, each in processes of its own, a few at a time. Raises SuiteUnavailable.
+
+    With `switchyard`, the URL and an API key of one, the clients call through it; else the SDK's client stands before the
+    scenario's server. `only` is a regular expression that chooses scenarios by name. A scenario passes where the suite's own program says so.
+    """
+    suite = install()
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    requirements = _requirements(suite, revision)
+    names = dict.fromkeys(requirements["client"], True)
+    names |= {
+        row["scenario"]: False for row in requirements["not_scored"] if row["leg"] == "client" and row["reason"] != "extension"
+    }
+    environment = {**npm.environment(), "PYTHONPATH": str(HERE.parent.parent)}
+    if switchyard is not None:
+        environment |= {"SWITCHYARD_CONFORMANCE_URL": switchyard[0], "SWITCHYARD_CONFORMANCE_KEY": switchyard[1]}
+
+    def play(name: str) -> Scenario:
+        place = results / name.replace("/", "-")
+        place.mkdir()
+        command = [
+            npm.BIN / "node", suite / "dist" / "index.js", "client", "--command", f"{sys.executable} -m tests.conformance.client",
+            "--scenario", name, "--spec-version", revision, "--force", "--timeout", "60000", "-o", place,
+        ]  # fmt: skip
+        scenario = Scenario(name, required=names[name])
+        try:
+            done = subprocess.run(
+                command,
+                cwd=place,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=120,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            scenario.failures.append("out of time")
+            return scenario
+        (place / "run.log").write_bytes(done.stdout)
+        for path in place.rglob("checks.json"):
+            _count(scenario, json.loads(path.read_text()))
+        if done.returncode and not scenario.failures:
+            said = " ".join(line for path in place.rglob("stderr.txt") for line in path.read_text().splitlines()[:3])
+            scenario.failures.append(said[:300] or f"{scenario.warnings} warnings")
+        return scenario
+
+    with ThreadPoolExecutor(at_once) as pool:
+        played = list(pool.map(play, [name for name in names if re.search(only, name)]))
+    return Result(revision, played)
+
+
+def _requirements(suite: Path, revision: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((suite / "requirements" / f"{revision}.yaml").read_text())
+    return found
+
+
+def _count(scenario: Scenario, checks: list[dict[str, Any]]) -> None:
+    counted = Counter(check["status"] for check in checks)
+    scenario.passed += counted["SUCCESS"]
+    scenario.total += counted["SUCCESS"] + counted["FAILURE"]
+    scenario.warnings += counted["WARNING"]
+    scenario.failures += [
+        f"{check['id']}: {(check.get('errorMessage') or '')[:200]}" for check in checks if check["status"] == "FAILURE"
+    ]
+
+
 def _scenarios(suite: Path, revision: str, results: Path) -> list[Scenario]:
-    requirements = yaml.safe_load((suite / "requirements" / f"{revision}.yaml").read_text())
+    requirements = _requirements(suite, revision)
     scenarios = {name: Scenario(name, required=True) for name in requirements["server"]}
+    unscored = (row["scenario"] for row in requirements["not_scored"] if row["leg"] == "server")
+    scenarios |= {name: Scenario(name, required=False) for name in unscored}
     for path in sorted(results.glob("*/checks.json")):
         name = re.sub(r"-\d{4}-\d\d-\d\dT.*$", "", path.parent.name.removeprefix("server-"))
         if name not in scenarios and f"server-{name}" in scenarios:
             name = f"server-{name}"
-        scenario = scenarios.setdefault(name, Scenario(name, required=False))
-        checks = json.loads(path.read_text())
-        counted = Counter(check["status"] for check in checks)
-        scenario.passed += counted["SUCCESS"]
-        scenario.total += counted["SUCCESS"] + counted["FAILURE"]
-        scenario.warnings += counted["WARNING"]
-        scenario.failures += [
-            f"{check['id']}: {(check.get('errorMessage') or '')[:200]}" for check in checks if check["status"] == "FAILURE"
-        ]
+        _count(scenarios.setdefault(name, Scenario(name, required=False)), json.loads(path.read_text()))
     for scenario in scenarios.values():
         if scenario.required and not scenario.total and not scenario.failures:
             scenario.failures.append("did not run, or checked nothing")

@@ -227,6 +227,10 @@ def layer(inner):
                     return slow(t, s, a.get("label", ""))
 
                 return mk(fn) if has and s > 0 else comp(await slow(None, s, a.get("label", "")))
+            if not has and n == "test_tool_with_task":
+                raise Err(-32021, "Missing required client capability", {"requiredCapabilities": {"extensions": {EXT: {}}}})
+            if not has:
+                return comp(text("This tool does its work in a task, which the client does not take.", isError=True))
             if n == "protocol_error_job":
 
                 async def f(t):

@@ -252,6 +252,110 @@ def use_keys(keys: list[Any]) -> None:
     )
 
 
+def see_clients(keys: list[Any], servers: list[tuple[Any, list[str]]], number: int, *, seed: int = 7) -> None:
+    """Let clients of both eras be seen, each with one of the keys."""
+    from apps.gateway.plane.mcp.compat import declared
+    from apps.gateway.plane.ports import ClientSighting
+    from apps.gateway.services.clients import record_clients
+
+    rng = random.Random(seed)
+    programs = (
+        ("claude-code", "2.1.40", {"roots": {"listChanged": True}, "elicitation": {}}),
+        ("cursor-vscode", "1.4.0", {"elicitation": {"form": {}, "url": {}}}),
+        (
+            "Visual Studio Code",
+            "1.119.0",
+            {"sampling": {"tools": {}}, "roots": {}, "elicitation": {"form": {}, "url": {}}, "tasks": {}},
+        ),
+        ("mcp-inspector", "2.12.0", {"sampling": {}, "roots": {}, "extensions": {"io.modelcontextprotocol/ui": {}}}),
+        ("nightly-report", "0.3", {}),
+    )
+    live = [key for key in keys if key.state == "active"]
+    seen = []
+    for index in range(number):
+        name, version, capabilities = programs[index % len(programs)]
+        key = live[index % len(live)]
+        seen.append(
+            ClientSighting(
+                key_id=str(key.pk),
+                tenant_id=str(key.tenant_id),
+                toolset=rng.choice(("", "", servers[index % len(servers)][0].slug)),
+                door="/mcp",
+                name=name,
+                version=version,
+                revision=rng.choice(("2026-07-28", "2025-11-25", "2025-11-25", "2025-06-18", "2025-03-26")),
+                declared=declared(capabilities),
+                streams=index % 7 != 4,
+                address=f"10.1.{index % 5}.{index}",
+                session="",
+                calls=rng.randrange(9000),
+                last=time.time() - 60 * index * index,
+            )
+        )
+    record_clients(seen)
+
+
+def record_calls(server: Any, calls: int, *, minutes: int = 30, seed: int = 7) -> Any:
+    """Record a server, and let calls pass on both sides: plain ones, one in five with a question to the client, one in nine that fails."""
+    from apps.common.context import SYSTEM, tenant_scope
+    from apps.common.ids import new_id_text
+    from apps.gateway.plane.mcp.tapped import message_of
+    from apps.gateway.services.recordings import record_messages, start_recording
+
+    rng = random.Random(seed)
+    with tenant_scope(server.tenant_id, SYSTEM):
+        row = start_recording(kind="server", ref=str(server.pk), minutes=minutes)
+    start = int((time.time() - calls) * 1e6)
+    found = []
+    for number in range(calls):
+        about = {"call_id": new_id_text(), "server": server.slug, "method": "tools/call"}
+        ask = {
+            "method": "tools/call",
+            "params": {"name": "search_issue", "arguments": {"query": f"open {number}", "token": "secret"}},
+        }
+        text = "Found nothing. " * rng.choice((1, 1, 4, 900))
+        answer = {"result": {"content": [{"type": "text", "text": text}], "isError": False}}
+        wrong = number % 9 == 8
+        said = {"error": {"code": -32603, "message": "no answer within 60 s"}} if wrong else answer
+        kind = "error" if wrong else "result"
+        steps = [
+            ("client", "in", "request", {"jsonrpc": "2.0", "id": number, **ask}, {}),
+            ("server", "out", "request", ask, {}),
+            ("server", "in", "notification", {"params": {"progress": 1, "total": 3}}, {"method": "notifications/progress"}),
+            ("client", "out", "notification", {"params": {"progress": 1, "total": 3}}, {"method": "notifications/progress"}),
+        ]
+        if number % 5 == 4:
+            form = {
+                "id": 3,
+                "params": {
+                    "message": "Which repository?",
+                    "requestedSchema": {"type": "object", "properties": {"repo": {"type": "string"}}},
+                },
+            }
+            given = {"result": {"action": "accept", "content": {"repo": "switchyard"}}}
+            asked = {"method": "elicitation/create"}
+            steps += [("server", "in", "request", form, asked), ("client", "out", "request", form, asked)]
+            steps += [("client", "in", "result", given, asked), ("server", "out", "result", given, asked)]
+        steps += [("server", "in", kind, said, {}), ("client", "out", kind, {"jsonrpc": "2.0", "id": number, **said}, {})]
+        at = start + number * 1_000_000
+        for side, direction, what, body, changes in steps:
+            at += rng.randrange(300, 90_000)
+            message = message_of(
+                side,
+                direction,
+                what,
+                body,
+                id=number,
+                client="claude-code 2.1.40",
+                revision="2025-11-25",
+                **{**about, **changes},
+            )
+            message.at_us, message.recordings = at, [str(row.pk)]
+            found.append(message)
+    record_messages(found, {str(row.pk): 12} if calls > 50 else {})
+    return row
+
+
 def main() -> None:
     """Fill the installation of `SWITCHYARD_HOME`."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.development")
@@ -262,6 +366,8 @@ def main() -> None:
     made = fill(sys.argv[1] if len(sys.argv) > 1 else "little")
     write_calls(made["records"])
     use_keys(made["keys"])
+    see_clients(made["keys"], made["servers"], 4 if len(made["servers"]) < 10 else 60)
+    record_calls(made["servers"][0][0], 6 if len(made["servers"]) < 10 else 120)
     print(
         f"{len(made['servers'])} servers, {len(made['keys'])} keys, {len(made['records'])} records in {time.monotonic() - started:.1f} s"
     )

@@ -23,6 +23,7 @@ KINDS = {
     "accounts.user": "user",
     "accounts.tenant": "tenant",
     "audit.auditevent": "audit",
+    "gateway.recording": "audit",
     "django_celery_beat.periodictask": "schedule",
 }
 """Every registered model and the policy's kind of its pages; a new one must be added here with open eyes."""

@@ -1,6 +1,7 @@
 """The console in a real browser, before the real product: the way from a server to an audited call, a key that appears once,
 no sideways scrolling on a telephone, and no error on the browser's console. Skips without Chromium, fails in CI without it."""
 
+import json
 import re
 import sys
 import urllib.request
@@ -22,6 +23,7 @@ LISTS = (
     "accounts/apikey/", "accounts/apikey/add/", "accounts/role/", "accounts/role/add/", "accounts/membership/",
     "accounts/membership/add/", "accounts/user/", "accounts/user/add/", "accounts/tenant/", "accounts/tenant/add/",
     "audit/auditevent/", "audit/auditevent/?view=rows", "django_celery_beat/periodictask/", "import-servers/",
+    "compatibility/", "compatibility/now/", "gateway/recording/",
 )  # fmt: skip
 OVERFLOW = """() => {
   const width = document.documentElement.clientWidth;
@@ -70,10 +72,10 @@ def register(page: Any, slug: str) -> None:
     """Register the program of these tests as a stdio server, everything it offers held."""
     page.goto("/admin/servers/server/add/")
     page.fill("#id_slug", slug)
+    page.wait_for_selector("#id_command", state="hidden")
     assert page.is_visible("#id_url")
-    assert not page.is_visible("#id_command")
     page.select_option("#id_transport", "stdio")
-    assert not page.is_visible("#id_url")
+    page.wait_for_selector("#id_url", state="hidden")
     page.fill("#id_command", sys.executable)
     page.fill("#id_args", str(PROGRAM))
     page.select_option("#id_review", "hold-all")
@@ -238,6 +240,48 @@ def test_composing_a_toolset(page: Any) -> None:
     open_row(page, "/admin/tools/toolset/?q=sums", "sums")
     assert page.locator("#list >> text=sum_up").count() > 0
     assert "/mcp/sums" in page.locator("#connect").inner_text()
+
+
+def test_messages_appear_while_one_watches_and_stay_as_one_opened_them(page: Any, own_product: Product) -> None:
+    page.goto("/admin/gateway/recording/")
+    page.get_by_role("link", name="Record messages").first.click()
+    page.wait_for_selector("#dialog button[type=submit]")
+    page.select_option("#dialog select[name=kind]", "toolset")
+    assert page.is_visible("#dialog select[name=toolset]")
+    assert not page.is_visible("#dialog select[name=server]")
+    page.select_option("#dialog select[name=toolset]", label="/mcp/system")
+    page.click("#dialog button[type=submit]")
+    page.wait_for_url(re.compile(r"/admin/gateway/recording/[0-9a-f-]{36}/change/$"))
+    page.wait_for_selector("#recorded >> text=Nothing has passed yet")
+
+    def calculate(expression: str) -> None:
+        call = {"name": "calculate", "arguments": {"expression": expression}}
+        body = json.dumps({"jsonrpc": "2.0", "id": expression, "method": "tools/call", "params": call}).encode()
+        headers = {**own_product.headers, "Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{own_product.base_url}/mcp/system", body, headers), timeout=10
+        ) as answer:
+            assert answer.status == 200
+
+    def shown() -> int:
+        calculate("6 * 7")
+        return page.locator("#recorded .sy-exchange").count()
+
+    eventually(shown, within=30, every=1.0)
+    message = page.locator("#recorded details.sy-message").first
+    message.locator("summary").click()
+    page.wait_for_selector("#recorded details.sy-message[open] pre >> text=6 * 7")
+    known, seen = message.get_attribute("id"), page.locator("#recorded .sy-exchange").count()
+    calculate("1 + 1")
+    eventually(lambda: page.locator("#recorded .sy-exchange").count() > seen, within=20, every=0.2)
+    assert page.locator(f"#{known}").evaluate("one => one.open")
+    assert "6 * 7" in page.locator(f"#{known} pre").inner_text()
+    assert page.evaluate("document.activeElement.closest('details') && document.activeElement.closest('details').id") == known
+    page.get_by_role("link", name="Stop", exact=True).click()
+    page.wait_for_selector("#dialog button[type=submit]")
+    page.click("#dialog button[type=submit]")
+    page.wait_for_selector("text=is recorded no more")
+    assert page.locator("#recorded[data-refresh]").count() == 0
 
 
 def test_a_telephone_has_room_for_headers_and_filters(browser: Any, own_product: Product) -> None:

@@ -188,7 +188,7 @@ KEY = "sy_abcdefgh_" + "k" * 43
 
 def test_snippets_for_every_client():
     found = {one.name: one.text for one in client_snippets("https://gate.example.com/mcp/desk", "desk", KEY)}
-    assert set(found) == {"claude-code", "claude-desktop", "cursor", "vscode", "curl", "python"}
+    assert set(found) == {"claude-code", "claude-desktop", "cursor", "vscode", "sse", "curl", "python"}
     assert all(KEY in text for text in found.values())
     assert shlex.split(found["claude-code"].replace("\\\n", " "))[:7] == [
         "claude",
@@ -205,6 +205,9 @@ def test_snippets_for_every_client():
     assert "--allow-http" not in desktop["args"]
     assert json.loads(found["cursor"])["mcpServers"]["desk"]["headers"]["Authorization"] == f"Bearer {KEY}"
     assert json.loads(found["vscode"])["servers"]["desk"]["type"] == "http"
+    assert json.loads(found["sse"])["mcpServers"]["desk"]["url"] == "https://gate.example.com/sse/desk"
+    named = {one.name: one.text for one in client_snippets("https://mcp.example.com/mcp/mcp-x", "x", KEY)}["sse"]
+    assert json.loads(named)["mcpServers"]["x"]["url"] == "https://mcp.example.com/sse/mcp-x"
     compile(found["python"], "snippet", "exec")
 
 

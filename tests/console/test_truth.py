@@ -238,7 +238,7 @@ def test_compatibility_promises_what_the_gateway_serves(tenant, operator):
     assert all(revision in part for revision in (MODERN, *LEGACY))
     assert "every revision" not in page
     assert "2024-11-05 translated" not in page
-    assert "does not serve clients of the older HTTP+SSE transport (2024-11-05)" in part
+    assert "clients of the older HTTP+SSE transport connect at /sse" in part
 
 
 @pytest.mark.parametrize(("who", "may"), [("operator", False), ("superuser", True)])

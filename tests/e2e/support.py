@@ -228,6 +228,8 @@ _COLUMNS = (
     "actor_id",
     "actor",
     "tenant",
+    "task",
+    "trace",
     "body",
 )
 
@@ -236,7 +238,7 @@ def audit_rows(product: Product, where: str = "1 = 1", *values: Any, since: int 
     """Return events (oldest first) with `details` read from their canonical bytes; `?` marks a value in `where`."""
     statement = f"SELECT {', '.join(_COLUMNS)} FROM audit_event WHERE id > ? AND ({where}) ORDER BY id"
     if product.environment.get("DATABASE_URL"):
-        statement = statement.replace("?", "%s")
+        statement = statement.replace("%", "%%").replace("?", "%s")
     with audit_connection(product) as connection:
         rows = connection.execute(statement, (since, *values)).fetchall()
     found = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]

@@ -3,6 +3,8 @@
 import json
 import threading
 import time
+from datetime import datetime
+from urllib.parse import quote
 
 import pytest
 
@@ -123,6 +125,41 @@ def test_a_pause_and_its_end(installation, slug, what):
 def exchange_names(gateway, slug):
     answer = Client(gateway, "modern", f"/mcp/{slug}").ask("tools/list")
     return [tool["name"] for tool in answer.result["tools"]] if answer.status == 200 else None
+
+
+def test_a_recording_and_its_end(installation, slug):
+    asked = dict(zip(("act", "other"), installation.gateways, strict=False))
+    began = time.time()
+    _, row = change(installation, "POST", "recordings/", {"kind": "server", "object": slug, "minutes": 5})
+
+    def first_of_each():
+        found = {}
+        for name, gateway in asked.items():
+            outcome(gateway, slug, "", name)
+            query = "side=client&kind=request&text=" + quote(f'name":"{name}')
+            found[name] = made(rest(installation.control, "GET", f"recordings/{row['id']}/messages/?{query}"))["results"]
+        return found if all(found.values()) else None
+
+    for name, messages in eventually(first_of_each, within=15, every=0.05).items():
+        late = datetime.fromisoformat(messages[0]["at"]).timestamp() - began
+        assert late < SECOND + SLACK, (name, late)
+    change(installation, "POST", f"recordings/{row['id']}/stop/", {})
+    _, witness = change(installation, "POST", "recordings/", {"kind": "server", "object": slug, "minutes": 5})
+
+    def witnessed():
+        for name, gateway in asked.items():
+            outcome(gateway, slug, "", name)
+        return {
+            one["message"]["params"]["name"]: one["at"]
+            for one in made(
+                rest(installation.control, "GET", f"recordings/{witness['id']}/messages/?kind=request&side=client")
+            )["results"]
+        }
+
+    newest = eventually(lambda: witnessed() if set(witnessed()) == set(asked) else None, within=15)
+    kept = made(rest(installation.control, "GET", f"recordings/{row['id']}/messages/?kind=request&limit=200"))["results"]
+    assert max(one["at"] for one in kept) < min(newest.values())
+    change(installation, "DELETE", f"recordings/{witness['id']}/")
 
 
 def test_a_renamed_entry_of_a_toolset(installation, slug):

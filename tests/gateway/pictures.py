@@ -5,8 +5,11 @@ import json
 from dataclasses import replace
 
 from apps.accounts.domain import KeyFacts, TenantFacts, UserFacts
+from apps.common.context import SYSTEM, every_tenant
 from apps.common.policy import Grant
+from apps.gateway.adapters.builder import SnapshotBuilder
 from apps.gateway.plane.snapshot import Snapshot, build_server, build_toolset, index_slugs, membership
+from apps.gateway.plane.store import SnapshotStore
 from apps.servers.domain import EndpointFacts, ServerFacts
 from apps.tools.domain.facts import DefinitionFacts, ToolsetFacts
 
@@ -61,6 +64,12 @@ def picture(
         grants={subject: tuple(rows) for subject, rows in (grants or {}).items()},
         member_toolsets=membership(sets),
     )
+
+
+def read(store: SnapshotStore) -> None:
+    """Put what the database of a test holds in force."""
+    with every_tenant(SYSTEM):
+        store.swap(SnapshotBuilder(store)._read_all())
 
 
 def caller(snapshot: Snapshot):

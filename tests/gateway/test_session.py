@@ -59,7 +59,8 @@ def test_foreign_forged_and_expired_tokens_look_the_same():
 def test_an_ended_session_stays_ended():
     one = sealer()
     token = issue(one)
-    one.end(one.open(token, principal="p1", toolset="files"))
+    session = one.open(token, principal="p1", toolset="files")
+    one.end(session.sid, session.expires)
     with pytest.raises(SessionGone):
         one.open(token, principal="p1", toolset="files")
 

@@ -15,6 +15,8 @@ __all__ = ["KINDS", "Connection", "Kind", "Node", "Refused", "connect", "node"]
 async def connect(kind: Kind, url: str, key: str, *, driver: Node | None = None, agent: str = "") -> AsyncIterator[Connection]:
     """Connect a client as its users would, with an API key; `agent` is the name it gives. Raises Refused."""
     agent = agent or f"peer-{kind.name}"
+    if kind.mode == "sse":
+        url = url.replace("/mcp", "/sse", 1)
     headers = {"Authorization": f"Bearer {key}"}
     if kind.family in ("v1", "v2"):
         assert driver is not None

@@ -44,6 +44,7 @@ KINDS = {
         Kind("ts2-auto", "v2", "auto", MODERN),
         Kind("ts2-modern", "v2", "modern", MODERN),
         Kind("ts1", "v1", "legacy", LEGACY),
+        Kind("ts1-sse", "v1", "sse", LEGACY),
     )
 }
 

@@ -7,11 +7,11 @@ from django.db import connections
 
 from apps.common.context import SYSTEM, tenant_scope
 from apps.common.errors import Conflict, NotFound, PermissionDenied, ValidationFailed
-from apps.tools.models import Instructions, Prompt, Tool
-from apps.tools.selectors import catalogue, held_counts, plane_definitions
+from apps.tools.models import Instructions, Prompt, Resource, ResourceTemplate, Tool
+from apps.tools.selectors import catalogue, held_counts, plane_definitions, plane_withheld
 from apps.tools.services.review import approve, approve_all, reject, set_effects
 from tests.factories import as_user, make_tenant, make_user
-from tests.tools.support import make_server, offer, outbox, prompt, tool
+from tests.tools.support import make_server, offer, outbox, prompt, resource, template, tool
 
 
 @pytest.fixture
@@ -212,3 +212,22 @@ def test_of_two_operators_at_the_same_moment_one_wins():
     for thread in threads:
         thread.join(30)
     assert sorted(results) == ["active", "conflict"]
+
+
+@pytest.mark.usefixtures("inside")
+def test_what_was_held_or_rejected_stays_withheld_when_its_server_no_longer_lists_it(tenant):
+    server = make_server(tenant, review="hold-all")
+    resources = [resource(f"file:///{name}") for name in ("held", "rejected", "accepted")]
+    offer(server, resources=resources, templates=[template("db:///{table}")])
+    reject(Resource.objects.get(name="file:///rejected"))
+    approve(Resource.objects.get(name="file:///accepted"))
+    withheld = {("resource", "file:///held"), ("resource", "file:///rejected"), ("template", "db:///{table}")}
+    assert set(plane_withheld([server.pk])[str(server.pk)]) == withheld
+    offer(server)
+    assert set(Resource.objects.values_list("state", flat=True)) == {"removed"}
+    assert set(plane_withheld([server.pk])[str(server.pk)]) == withheld
+    offer(server, resources=resources, templates=[template("db:///{table}")])
+    approve(ResourceTemplate.objects.get())
+    approve(Resource.objects.get(name="file:///rejected"))
+    offer(server)
+    assert set(plane_withheld([server.pk])[str(server.pk)]) == {("resource", "file:///held")}

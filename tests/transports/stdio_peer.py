@@ -150,3 +150,21 @@ for line in sys.stdin:
             answer(message, protocolVersion="2025-06-18", capabilities={"tools": {}}, serverInfo=info)
     elif method == "tools/call":
         call(message)
+    elif method in ("resources/subscribe", "resources/unsubscribe"):
+        uri = message["params"]["uri"]
+        log(f"{method} {uri}")
+        if uri.startswith("no:"):
+            send({"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32002, "message": "no such resource"}})
+        else:
+            answer(message)
+            send({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": uri}})
+    elif method == "subscriptions/listen":
+        wanted = message["params"]["notifications"]
+        uris = wanted.get("resourceSubscriptions", [])
+        log(f"filter {uris}")
+        meta = {"io.modelcontextprotocol/subscriptionId": message["id"]}
+        honoured = {**wanted, "resourceSubscriptions": [uri for uri in uris if not uri.startswith("no:")]}
+        acknowledged = {"notifications": honoured, "_meta": meta}
+        send({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": acknowledged})
+        for uri in honoured["resourceSubscriptions"]:
+            send({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": uri, "_meta": meta}})

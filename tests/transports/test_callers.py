@@ -1,6 +1,7 @@
 """Each caller has a session of their own where the protocol has sessions, and none sees another's state."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from apps.common.errors import UpstreamUnavailable
 from apps.servers.transports import callers
 from apps.servers.transports.callers import Callers
 from tests.support import eventually_async
-from tests.transports.peers import call, connected, initialized, peer, reply, result
+from tests.transports.peers import PYTHON, call, connected, initialized, peer, reply, result
 
 
 class Remembering:
@@ -88,7 +89,7 @@ async def test_what_is_in_use_is_never_ended(monkeypatch) -> None:
     async def end(thing: object) -> None:
         ended.append(thing)
 
-    kept: Callers[object] = Callers(lambda _: object(), end, idle_seconds=0.01)
+    kept: Callers[object] = Callers(lambda *_: object(), end, idle_seconds=0.01)
     with kept.use("a") as first, kept.use("b"):
         await asyncio.sleep(0.1)
         assert not ended
@@ -100,3 +101,65 @@ async def test_what_is_in_use_is_never_ended(monkeypatch) -> None:
     await kept.aclose()
     with pytest.raises(UpstreamUnavailable), kept.use("a"):
         pass
+
+
+STDIO = (PYTHON, "-I", "-S", str(Path(__file__).with_name("stdio_peer.py")), "era=legacy")
+
+
+async def answering(message: dict) -> dict:
+    return {"result": {"role": "assistant", "content": {"type": "text", "text": "yes"}, "model": "m"}}
+
+
+def taker(name: str, caller: str, session: str = "", **arguments):
+    """A call of a client that takes sampling."""
+    return call(
+        name,
+        arguments,
+        caller=caller,
+        session=session,
+        client_capabilities={"sampling": {}},
+        on_request=answering,
+        timeout=20.0,
+    )
+
+
+async def pid(upstream, request) -> int:
+    answer = await upstream.call(request)
+    assert answer.result is not None
+    return answer.result["pid"]
+
+
+async def test_a_stdio_program_that_may_ask_is_one_caller_s_session_s_alone() -> None:
+    async with connected("stdio", command=STDIO) as (upstream, recorder):
+        common = await pid(upstream, call("environment", caller="key:1"))
+        assert await pid(upstream, call("environment", caller="key:2", client_capabilities={"sampling": {}})) == common
+        pids = {
+            (caller, session): await pid(upstream, taker("environment", caller, session))
+            for caller, session in (("key:1", "a"), ("key:1", "b"), ("key:2", "a"))
+        }
+        assert len({common, *pids.values()}) == 4
+        assert await pid(upstream, taker("environment", "key:1", "a")) == pids["key:1", "a"]
+        asked = await upstream.call(taker("ask", "key:1", "a"))
+        assert asked.result is not None
+        assert asked.result["replies"] == {"q1": {}, "q2": (await answering({}))["result"]}
+        assert upstream.stats()["sessions"] == 3
+        refused = await upstream.call(call("ask", caller="key:1"))
+        assert refused.result is not None
+        assert refused.result["replies"] == {"q1": {}, "q2": -32601}
+    assert len(recorder.named("process_ended")) == 4
+
+
+async def test_a_modern_stdio_program_serves_everybody() -> None:
+    async with connected("stdio", command=(*STDIO[:-1], "era=modern")) as (upstream, _):
+        assert len({await pid(upstream, taker("environment", caller)) for caller in ("key:1", "key:2")}) == 1
+
+
+async def test_beyond_the_limit_of_processes_callers_share_the_common_one(monkeypatch) -> None:
+    monkeypatch.setattr("apps.servers.transports.callers.ASKERS", 1)
+    async with connected("stdio", command=STDIO) as (upstream, _):
+        busy = asyncio.create_task(upstream.call(taker("sleep", "key:1", seconds=1.0)))
+        await eventually_async(lambda: upstream.stats().get("sessions") == 1)
+        other = await upstream.call(taker("ask", "key:2"))
+        assert other.result is not None
+        assert other.result["replies"] == {"q1": {}, "q2": -32601}
+        await busy

@@ -102,6 +102,33 @@ async def test_which_revisions_a_dual_server_speaks_is_found_out_and_no_session_
     assert there.methods().count("DELETE") == there.methods().count("initialize") == 3
 
 
+async def test_a_handshake_offered_to_a_modern_server_says_what_its_revision_wants_of_every_request() -> None:
+    _, there, _ = await found(Catalogue(handshake=("2025-11-25",), tools_list=lambda cursor: tools("t")))
+    offered = [request for request in there.requests if request.body and request.json["method"] == "initialize"]
+    for request in offered:
+        revision, meta = request.json["params"]["protocolVersion"], request.json["params"]["_meta"]
+        assert (request.headers["mcp-protocol-version"], request.headers["mcp-method"]) == (revision, "initialize")
+        assert meta["io.modelcontextprotocol/protocolVersion"] == revision
+        assert meta["io.modelcontextprotocol/clientCapabilities"] == {}
+
+
+async def test_a_server_that_refuses_our_revision_and_names_it_is_asked_again_and_offered_nothing_else() -> None:
+    catalogue = Catalogue(tools_list=lambda cursor: tools("t"))
+    refused: list[str] = []
+
+    async def handler(request, writer) -> None:
+        if not refused:
+            refused.append(request.json["method"])
+            await reply(writer, error(request.json["id"], -32022, supported=["2026-07-28"]), 400)
+        else:
+            await catalogue(request, writer)
+
+    async with peer(handler) as there, connected("http", there.url) as (upstream, _):
+        said = await discover(upstream, timeout=10)
+    assert there.methods() == ["server/discover", "server/discover", "tools/list"]
+    assert (said.era, said.revisions) == ("modern", ("2026-07-28",))
+
+
 LOOPS = {
     "same cursor": lambda cursor: tools("t", nextCursor="again"),
     "two cursors": lambda cursor: tools("t", nextCursor="b" if cursor == "a" else "a"),

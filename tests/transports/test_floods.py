@@ -257,7 +257,7 @@ async def test_a_process_that_floods_its_stderr_is_slowed_down(monkeypatch) -> N
         with pytest.raises(UpstreamTimeout):
             await upstream.call(call("hang", timeout=0.05))
         assert (await upstream.call(call("log-forever"))).result == {"content": []}
-        child = upstream._run.child
+        child = upstream._own._run.child
         await eventually_async(lambda: child._logged > 1024 * 1024)
         read = child._logged
         for _ in range(200):

@@ -363,7 +363,7 @@ async def test_listening_reports_changes_and_reconnects(monkeypatch) -> None:
         task = asyncio.create_task(upstream.listen())
         changes = [("server-1", kind) for kind in ("tools", "prompts", "resources")]
         await eventually_async(lambda: recorder.named("list_changed") == [*changes, ("server-1", "all"), *changes])
-        assert recorder.named("resource_updated") == [("server-1", "a://b")] * 2
+        assert recorder.named("resource_updated") == [("server-1", "a://b", "")] * 2
         assert there.requests[0].json["params"]["notifications"] == {
             "toolsListChanged": True,
             "promptsListChanged": True,

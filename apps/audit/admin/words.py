@@ -27,6 +27,7 @@ PAGES = {
     "user": "accounts_user",
     "role": "accounts_role",
     "tenant": "accounts_tenant",
+    "recording": "gateway_recording",
 }
 """Kinds of objects that have a page, and the admin's name for it."""
 
@@ -37,6 +38,7 @@ PHRASES = {
     "call.attempt": "tried",
     "call.outcome": "called",
     "call.refused": "was not let through to",
+    "call.asked": "was asked something during a call of",
     "auth.login": "signed in",
     "auth.logout": "signed out",
     "auth.login_failed": "failed to sign in",
@@ -51,6 +53,10 @@ PHRASES = {
     "membership.added": "gave the role",
     "membership.removed": "took away the role",
     "audit.verified": "verified the audit log",
+    "recording.started": "began to record messages of the",
+    "recording.stopped": "ended the recording of messages of the",
+    "recording.read": "looked at the recorded messages of the",
+    "recording.deleted": "deleted the recorded messages of the",
 }
 """What an event type reads like; the rest is made of its two words."""
 

@@ -10,6 +10,7 @@ from apps.audit.selectors.events import (
     scoped_events,
     timeline,
 )
+from apps.audit.selectors.lately import counted_lately
 from apps.audit.selectors.statistics import call_series, call_statistics, call_totals, span_for
 
 __all__ = (
@@ -18,6 +19,7 @@ __all__ = (
     "call_statistics",
     "call_story",
     "call_totals",
+    "counted_lately",
     "event",
     "events",
     "filtered",

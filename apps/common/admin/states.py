@@ -48,6 +48,12 @@ STATES: dict[str, Look] = {
     # Grants.
     "allow": Look("Allow", "check_circle", "good"),
     "deny": Look("Deny", "block", "bad"),
+    # What works between a client and a server.
+    "works": Look("Works", "check_circle", "good"),
+    "translated": Look("Translated", "swap_horiz", "info"),
+    "lost": Look("Lost", "cancel", "bad"),
+    "not-offered": Look("Not offered", "remove_circle", "outline"),
+    "not-asked": Look("Not asked for", "do_not_disturb_on", "muted"),
     # Processes.
     "running": Look("Running", "play_circle", "good"),
     "stale": Look("Not seen lately", "help", "outline"),

@@ -4,7 +4,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +16,10 @@ from django.db import close_old_connections
 from apps.accounts.services.api_keys import record_key_use
 from apps.common.context import SYSTEM, every_tenant
 from apps.common.errors import SwitchyardError
+from apps.gateway.plane.ports import ClientSighting, RecordedMessage
 from apps.gateway.plane.store import SnapshotStore
+from apps.gateway.services.clients import record_clients
+from apps.gateway.services.recordings import record_messages
 from apps.servers.services import endpoints, processes
 from apps.tools.services.discovery import discover_server
 
@@ -29,6 +32,7 @@ DISCOVER_AGAIN_SECONDS = 1.0
 STATE_SECONDS = 5.0
 QUEUE_LIMIT = 10_000
 DISCOVERIES_AT_ONCE = 2
+CLIENTS_AT_ONCE = 200
 
 Order = Callable[[], None]
 
@@ -46,6 +50,8 @@ class Learned:
         self._written: dict[str, tuple[str, float]] = {}
         self._answers: dict[object, datetime] = {}
         self._answers_at = 0.0
+        self._unwritten: dict[str, int] = {}
+        """Recording → messages that found no place to wait."""
         self._running: dict[str, tuple[str, int]] = {}
         self._thread: threading.Thread | None = None
         self._heartbeat_at = 0.0
@@ -64,6 +70,22 @@ class Learned:
         if state == "healthy":
             self._answers[endpoint_id] = datetime.now(UTC)
 
+    def clients_seen(self, clients: Sequence[ClientSighting]) -> None:
+        """Write which clients were seen; the data plane gives them together, every few seconds."""
+        for start in range(0, len(clients), CLIENTS_AT_ONCE):  # in pieces, so that others get their turns at the database
+            self._put(partial(_note_clients, clients[start : start + CLIENTS_AT_ONCE]))
+
+    def messages_recorded(self, messages: Sequence[RecordedMessage], dropped: Mapping[str, int]) -> None:
+        """Write messages of recordings; those that cannot be written are counted with the next."""
+        lost = {id: self._unwritten.get(id, 0) + dropped.get(id, 0) for id in self._unwritten.keys() | dropped.keys()}
+        if self._put(partial(_note_messages, messages, lost)):
+            self._unwritten = {}
+        else:
+            self._unwritten = lost
+            for message in messages:
+                for id in message.recordings:
+                    self._unwritten[id] = self._unwritten.get(id, 0) + 1
+
     # Facts and UpstreamEvents
 
     def list_changed(self, server_id: str, kind: str) -> None:
@@ -76,8 +98,8 @@ class Learned:
 
     # UpstreamEvents
 
-    def resource_updated(self, server_id: str, uri: str) -> None:
-        """Nothing subscribes to single resources through the gateway yet, so nobody has to be told."""
+    def resource_updated(self, server_id: str, uri: str, place: str = "") -> None:
+        """Of no interest to the control plane; the data plane tells its clients."""
 
     def process_started(self, endpoint_id: str, process_id: str, pid: int, restarts: int) -> None:
         """Note that a process runs."""
@@ -118,11 +140,13 @@ class Learned:
             self._thread.join(timeout)
             self._discoveries.shutdown(wait=False, cancel_futures=True)
 
-    def _put(self, order: Order | None) -> None:
+    def _put(self, order: Order | None) -> bool:
         try:
             self._queue.put_nowait(order)
         except queue.Full:
             logger.warning("more was learned than could be written; something was dropped")
+            return False
+        return True
 
     def _run(self) -> None:
         with every_tenant(SYSTEM):
@@ -213,6 +237,14 @@ def _memory(pid: int) -> int:
 
 def _note_state(endpoint_id: str, state: str, reason: str) -> None:
     endpoints.set_endpoint_state(endpoint_id, state, reason)
+
+
+def _note_clients(clients: Sequence[ClientSighting]) -> None:
+    record_clients(clients)
+
+
+def _note_messages(messages: Sequence[RecordedMessage], dropped: Mapping[str, int]) -> None:
+    record_messages(messages, dropped)
 
 
 def _ignore(_: object) -> None:

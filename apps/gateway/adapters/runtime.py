@@ -4,11 +4,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from django.conf import settings
+from django.db import close_old_connections
+from redis.asyncio import Redis
 
 from apps.audit.runtime import AuditRuntime, start_audit
+from apps.common.context import SYSTEM, every_tenant
 from apps.common.crypto.assertion import Signer
 from apps.common.crypto.keyring import Keyring
 from apps.common.errors import NotReady, SwitchyardError, UpstreamTimeout
@@ -16,8 +20,11 @@ from apps.common.events import CHANGED, CONTROL
 from apps.common.follower import OutboxFollower, OutboxNotice
 from apps.common.http import HttpClient, NetworkPolicy
 from apps.gateway.adapters.builder import SnapshotBuilder
+from apps.gateway.adapters.bus import RedisBus
 from apps.gateway.adapters.learned import Learned
 from apps.gateway.adapters.ports import DatabaseVault, FollowerCatchup
+from apps.gateway.adapters.sight import look
+from apps.gateway.plane.bus import NoBus
 from apps.gateway.plane.call import Call
 from apps.gateway.plane.config import PlaneConfig
 from apps.gateway.plane.plane import Plane, Ports
@@ -25,6 +32,8 @@ from apps.gateway.plane.snapshot import Caller, Snapshot
 from apps.gateway.plane.store import SnapshotStore
 from apps.gateway.plane.views import find_target
 from apps.gateway.services.calls import CallOrder, CallReport, register_runner
+from apps.gateway.services.recordings import RECORDINGS_CHANGED, recordings_on
+from apps.gateway.services.sight import register_viewer
 from apps.plugins.hooks.run import load_hooks
 from apps.servers.domain import MODERN_REVISIONS, Discovered
 from apps.servers.services.processes import KILL_PROCESS
@@ -45,6 +54,7 @@ class GatewayRuntime:
         self.plane: Plane | None = None
         self.audit: AuditRuntime | None = None
         self.http: HttpClient | None = None
+        self.bus: RedisBus | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.draining = False
 
@@ -55,6 +65,7 @@ class GatewayRuntime:
         self.audit = await start_audit(self.loop)
         self.follower.follow(self.builder.apply, resync=self.builder.build, topics=(CHANGED,))
         self.follower.follow(self._orders, topics=(CONTROL,))
+        self.follower.follow(self._recordings, resync=self._read_recordings, topics=(CONTROL,))
         # First the position, then the picture: what is committed in between is in both, and a patch may be applied twice.
         await asyncio.to_thread(self.follower.start)
         await asyncio.to_thread(self.builder.build)
@@ -62,6 +73,12 @@ class GatewayRuntime:
         signer = Signer(settings.SECRET_KEY)
         policy = NetworkPolicy.parse(environment.allowed_networks)
         self.http = HttpClient(policy)
+
+        keyring = Keyring.parse(environment.encryption_keys)
+        if environment.redis_url:
+            client = Redis.from_url(environment.redis_url, socket_connect_timeout=environment.redis_timeout)
+            self.bus = RedisBus(client, keyring)
+            await self.bus.start()
 
         def open_one(server: Any, endpoint: Any, secrets: Any, events: Any) -> Any:
             return open_upstream(server, endpoint, secrets, events, http=self.http, policy=policy)
@@ -73,6 +90,7 @@ class GatewayRuntime:
             signer=signer,
             events=self.learned,
             open_upstream=open_one,
+            bus=self.bus or NoBus(),
         )
         config = PlaneConfig(
             public_url=environment.public_url,
@@ -81,25 +99,30 @@ class GatewayRuntime:
             trusted_proxies=tuple(environment.trusted_proxies),
             version=settings.SWITCHYARD_VERSION,
         )
-        keyring = Keyring.parse(environment.encryption_keys)
         self.plane = Plane(config, self.store, self.audit.sink, keyring, ports, load_hooks(environment.hooks))
         self.learned.stats = self.plane.upstreams.stats
+        await asyncio.to_thread(self._read_recordings)
         register_runner(self.run_call)
+        register_viewer(partial(look, self.store))
         use_live_connections(self.ask_live)
 
     def drain(self) -> None:
-        """End the streams that have no end of their own; calls in flight go on."""
+        """End the streams that have no end of their own, and the calls that wait for their clients; calls in flight go on."""
         self.draining = True
         if self.plane is not None:
             self.plane.streams.close_all()
+            self.plane.parking.close()
 
     async def stop(self) -> None:
         """Stop in the opposite order; what is in flight has ended before (the server drained)."""
         self.draining = True
         register_runner(None)
+        register_viewer(None)
         use_live_connections(None)
         if self.plane is not None:
             await self.plane.aclose()
+        if self.bus is not None:
+            await self.bus.aclose()
         await asyncio.to_thread(self.learned.stop)
         await asyncio.to_thread(self.follower.stop)
         if self.http is not None:
@@ -115,6 +138,21 @@ class GatewayRuntime:
             server_id = self.learned.server_of_process(str(notice.payload["process_id"]))
             if server_id is not None:
                 asyncio.run_coroutine_threadsafe(self.plane.upstreams.kill(server_id), self.loop)
+
+    def _recordings(self, notices: Sequence[OutboxNotice]) -> None:
+        """Look which recordings are on, where one was switched on or off (in the follower's thread)."""
+        if any(notice.payload.get("order") == RECORDINGS_CHANGED for notice in notices):
+            self._read_recordings()
+
+    def _read_recordings(self) -> None:
+        if self.plane is None or self.loop is None or self.loop.is_closed():
+            return  # they are read once more when it is there
+        try:
+            with every_tenant(SYSTEM):
+                found = recordings_on()
+        finally:
+            close_old_connections()
+        self.loop.call_soon_threadsafe(self.plane.record, found)
 
     async def readiness(self) -> tuple[bool, dict[str, str]]:
         """Return whether calls can be made now, and each part's state."""

@@ -5,6 +5,9 @@ from typing import Any
 from rest_framework import serializers
 
 from apps.common.api.serializers import InputSerializer
+from apps.gateway.plane.mcp.compat import FEATURES, STATES
+from apps.servers.domain import MODERN_REVISIONS
+from apps.tools.domain.facts import KINDS
 
 
 class CallIn(InputSerializer):
@@ -92,3 +95,139 @@ class StatisticsQuery(serializers.Serializer[Any]):
         if "since" in attrs and "until" in attrs and attrs["since"] >= attrs["until"]:
             raise serializers.ValidationError({"until": ["Later than `since`."]})
         return attrs
+
+
+class ClientOut(serializers.Serializer[Any]):
+    """A client as it names itself; nobody vouches for its words."""
+
+    id = serializers.UUIDField()
+    tenant = serializers.CharField(source="tenant.slug")
+    name = serializers.CharField()
+    version = serializers.CharField()
+    revision = serializers.CharField()
+    era = serializers.SerializerMethodField()
+    declared = serializers.ListField(child=serializers.CharField(), help_text="What it declares, as short names.")
+    streams = serializers.BooleanField(help_text="It takes event streams.")
+    toolset = serializers.CharField(help_text="Slug of where it speaks; empty = every server.")
+    path = serializers.CharField(help_text="`/mcp`, or `/sse` for HTTP+SSE, and the slug.")
+    api_key = serializers.UUIDField(source="api_key_id")
+    key = serializers.CharField(source="api_key.__str__", help_text="What the key is called.")
+    address = serializers.CharField(help_text="Where it last came from.")
+    session = serializers.CharField(help_text="Its last session, as the audit log names it.")
+    first_seen_at = serializers.DateTimeField()
+    last_seen_at = serializers.DateTimeField()
+    calls = serializers.IntegerField()
+
+    def get_era(self, row: Any) -> str:
+        """Return `modern` or `legacy`."""
+        return "modern" if row.revision in MODERN_REVISIONS else "legacy"
+
+
+class ServerSideOut(serializers.Serializer[Any]):
+    """A server's side: what discovery found."""
+
+    id = serializers.UUIDField()
+    slug = serializers.CharField()
+    transport = serializers.CharField(source="facts.transport")
+    era = serializers.CharField(help_text="`modern`, `legacy`, `dual`, or empty before it is known.")
+    revisions = serializers.ListField(child=serializers.CharField(), source="facts.revisions")
+    declares = serializers.ListField(child=serializers.CharField())
+    has = serializers.DictField(child=serializers.IntegerField(), source="counts")
+
+
+class FeatureOut(serializers.Serializer[Any]):
+    """What becomes of one feature."""
+
+    feature = serializers.ChoiceField(list(FEATURES))
+    name = serializers.CharField()
+    state = serializers.ChoiceField(list(STATES))
+    how = serializers.CharField(help_text="What happens, or why not.")
+
+
+class PairOut(serializers.Serializer[Any]):
+    """A client and a server."""
+
+    client = ClientOut()
+    server = ServerSideOut()
+    features = FeatureOut(many=True)
+    counts = serializers.DictField(child=serializers.IntegerField(), help_text="State to number of features.")
+
+
+class CompatibilityOut(serializers.Serializer[Any]):
+    """Some pairs."""
+
+    next = serializers.URLField(allow_null=True, help_text="Address of the next page.")
+    results = PairOut(many=True)
+
+
+class CompatibilityQuery(serializers.Serializer[Any]):
+    """Which pairs."""
+
+    client = serializers.UUIDField(required=False, help_text="Id of a client that was seen.")
+    server = serializers.CharField(required=False, max_length=40, help_text="Id or slug.")
+    toolset = serializers.CharField(required=False, max_length=40, help_text="Clients that speak at this toolset alone.")
+    api_key = serializers.UUIDField(required=False, help_text="Clients of this key alone.")
+    revision = serializers.CharField(required=False, max_length=12)
+    tenant = serializers.CharField(required=False, max_length=64, help_text="Id or slug of a tenant of those in view.")
+    cursor = serializers.CharField(required=False, max_length=400)
+    limit = serializers.IntegerField(required=False, min_value=1, max_value=200)
+
+
+class SightQuery(serializers.Serializer[Any]):
+    """Who looks, and where."""
+
+    client = serializers.UUIDField(required=False, help_text="Id of a client that was seen.")
+    key = serializers.CharField(required=False, max_length=40, help_text="Id or prefix of an API key, instead of a client.")
+    toolset = serializers.CharField(
+        required=False, max_length=40, help_text="Slug; by default where the client speaks, else `/mcp`."
+    )
+
+    def validate(self, attrs: Any) -> Any:
+        """Take a client or a key, one of them."""
+        if ("client" in attrs) == ("key" in attrs):
+            raise serializers.ValidationError({"client": ["Name a client or a key, one of them."]})
+        return attrs
+
+
+class ListedOut(serializers.Serializer[Any]):
+    """One entry of a list, as the client gets it."""
+
+    kind = serializers.ChoiceField(list(KINDS))
+    name = serializers.CharField()
+    server = serializers.CharField()
+    title = serializers.CharField()
+    description = serializers.CharField()
+    size = serializers.IntegerField(help_text="Bytes of its JSON.")
+
+
+class MissingOut(serializers.Serializer[Any]):
+    """Something that the client would get if it were not for `why`."""
+
+    kind = serializers.ChoiceField(list(KINDS))
+    name = serializers.CharField()
+    server = serializers.CharField()
+    why = serializers.ChoiceField(["paused", "held", "toolset-paused", "name"])
+
+
+class TroubleOut(serializers.Serializer[Any]):
+    """A server whose entries are listed and whose calls may fail."""
+
+    server = serializers.CharField()
+    state = serializers.CharField()
+
+
+class SightOut(serializers.Serializer[Any]):
+    """What one caller sees at one place now."""
+
+    principal = serializers.CharField()
+    path = serializers.CharField()
+    title = serializers.CharField()
+    version = serializers.IntegerField(help_text="Of the picture it was taken from.")
+    counts = serializers.DictField(child=serializers.IntegerField())
+    pages = serializers.DictField(child=serializers.IntegerField())
+    bytes = serializers.IntegerField(help_text="Of all lists together, as JSON.")
+    listed = ListedOut(many=True)
+    missing = MissingOut(many=True)
+    missing_left_out = serializers.IntegerField()
+    trouble = TroubleOut(many=True)
+    not_granted = serializers.DictField(child=serializers.IntegerField())

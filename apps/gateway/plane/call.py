@@ -9,6 +9,8 @@ from apps.audit.sink.record import AuditRecord
 from apps.common.ids import new_id_text
 from apps.gateway.plane.snapshot import Caller, Item, ServerEntry, Snapshot
 from apps.gateway.plane.views import Target
+from apps.servers.domain import ServerFacts
+from apps.servers.transports.base import UpstreamAnswer, UpstreamRequest
 
 Json = dict[str, Any]
 
@@ -27,6 +29,8 @@ class Call:
     modern: bool
     origin: str = "mcp"
     """The door: `mcp`, `admin` or `rest`."""
+    door: str = "/mcp"
+    """Where it was knocked at, without the toolset."""
     address: str = ""
     client: str = ""
     client_info: Json | None = None
@@ -39,6 +43,8 @@ class Call:
     on_message: Callable[[Json], Awaitable[None]] | None = None
     on_request: Callable[[Json], Awaitable[Json]] | None = None
     """Answers a server's request to the client; None where the caller takes none."""
+    send: Callable[[ServerFacts, UpstreamRequest], Awaitable[UpstreamAnswer]] | None = None
+    """Takes the request to the server in another way than as a call of its own: a subscription, which many share."""
     call_id: str = field(default_factory=new_id_text)
     started: float = field(default_factory=time.perf_counter)
     # Filled in on the way.
@@ -46,6 +52,11 @@ class Call:
     item: Item | None = None
     server: ServerEntry | None = None
     rule: str = ""
+    task: str = ""
+    """The server's own id of the task that this is about, or that the answer has begun."""
+    in_flight: bool = False
+    """It counts among the calls that a server works on."""
+    over: bool = False
     steps: list[tuple[str, float]] | None = None
     """With a list in it, the pipeline notes (step, seconds since start) for the playground."""
     record: AuditRecord | None = None

@@ -5,7 +5,6 @@ from typing import Any
 
 from apps.common.errors import (
     AuditUnavailable,
-    NotFound,
     Overloaded,
     Paused,
     SwitchyardError,
@@ -21,10 +20,14 @@ from apps.common.errors import (
 from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Answer, Call, Json
 from apps.gateway.plane.config import PlaneConfig
-from apps.gateway.plane.jsonrpc import RESOURCE_NOT_FOUND_LEGACY, error_of
 from apps.gateway.plane.log import log_defect
+from apps.gateway.plane.mcp.answers import RESOURCES, failure
 from apps.gateway.plane.mcp.bridge import Bridge
-from apps.gateway.plane.mcp.params import annotated, check_param_headers
+from apps.gateway.plane.mcp.params import annotated, check_param_headers, judged
+from apps.gateway.plane.mcp.rounds import asks, carry_rounds
+from apps.gateway.plane.mcp.tap import Tap
+from apps.gateway.plane.mcp.tasks import ABOUT as ABOUT_TASKS
+from apps.gateway.plane.mcp.tasks import WITH_EFFECT
 from apps.gateway.plane.mcp.verbatim import result_text
 from apps.gateway.plane.ports import AssertionSigner, Facts
 from apps.gateway.plane.recorder import Recorder
@@ -32,6 +35,7 @@ from apps.gateway.plane.schemas import SchemaGate
 from apps.gateway.plane.upstreams import UpstreamPool, best_endpoint
 from apps.gateway.plane.views import NotGranted, find_named, find_resource, paused
 from apps.plugins.hooks import HookCall, Hooks
+from apps.servers.domain import ServerFacts
 from apps.servers.transports.base import UpstreamAnswer, UpstreamRequest
 
 EFFECT_FREE = "read-only"
@@ -67,6 +71,9 @@ class Pipeline:
         self._signer = signer
         self._facts = facts
         self._schemas = SchemaGate()
+        self.tasks = bridge.tasks
+        self.tap: Tap | None = None
+        """Recordings, while there are any."""
         self.in_flight: dict[str, int] = {}
         self.total_in_flight = 0
 
@@ -88,13 +95,30 @@ class Pipeline:
                     f"{call.server.facts.slug} already has {running} calls in flight. Try again shortly.", retry_after=1
                 ),
             )
-        self.in_flight[server_id] = running + 1
-        self.total_in_flight += 1
+        self.go_on(call)
         try:
             return await self._carry_out(call, hook_call)
         finally:
-            self.in_flight[server_id] -= 1
+            self.rest(call)
+            call.over = True
+
+    def rest(self, call: Call) -> None:
+        """Count a call that waits for its client, or has ended, no longer among those in flight."""
+        if call.in_flight and call.server is not None:
+            call.in_flight = False
+            self.in_flight[call.server.facts.id] -= 1
             self.total_in_flight -= 1
+
+    def go_on(self, call: Call) -> None:
+        """Count a call among those in flight (again)."""
+        if not call.in_flight and not call.over and call.server is not None:
+            call.in_flight = True
+            self.in_flight[call.server.facts.id] = self.in_flight.get(call.server.facts.id, 0) + 1
+            self.total_in_flight += 1
+
+    def authorise(self, call: Call) -> None:
+        """Ask whether a call may be made now, and make nothing. Raises NotFound, PermissionDenied, ValidationFailed, Paused."""
+        self._resolve(call)
 
     async def _prepare(self, call: Call) -> HookCall | None:
         """Find what is called, ask the policy, run the before hooks and ask again where they changed something."""
@@ -135,13 +159,15 @@ class Pipeline:
             call.item, decision = find_named(snapshot, call.caller, call.target, "tool", call.name)
             if call.modern and call.origin == "mcp" and annotated(call.item):
                 check_param_headers(call.item, arguments, call.param_headers)
-            self._schemas.check(call.item.facts.digest, call.item.facts.definition, arguments)
+            self._schemas.check(call.item.facts.digest, call.item.facts.definition, judged(call.item, arguments))
         elif call.method == "prompts/get":
             call.name = _text(params, "name")
             call.item, decision = find_named(snapshot, call.caller, call.target, "prompt", call.name)
-        elif call.method == "resources/read":
+        elif call.method in RESOURCES:
             call.name = _text(params, "uri")
             call.server, call.item, decision = find_resource(snapshot, call.caller, call.target, call.name)
+        elif call.method in ABOUT_TASKS:
+            decision = self.tasks.resolve(call)
         else:
             decision = self._resolve_completion(call)
         call.rule = decision.rule
@@ -180,7 +206,9 @@ class Pipeline:
 
     async def _carry_out(self, call: Call, hook_call: HookCall | None) -> Answer:
         call.step("limit")
-        effects = call.method == "tools/call" and (call.item is None or call.item.facts.effects != EFFECT_FREE)
+        effects = call.method in WITH_EFFECT or (
+            call.method == "tools/call" and (call.item is None or call.item.facts.effects != EFFECT_FREE)
+        )
         request: UpstreamRequest | None = None
         try:
             request = self._bridge.request(call)
@@ -188,6 +216,8 @@ class Pipeline:
                 await self._recorder.intent(call)
                 call.step("intent")
             answer = await self._send(call, request)
+            if not call.modern and asks(answer):
+                answer = await carry_rounds(call, request, answer, self._send)
             call.step("upstream")
             result, code, message, data = self._bridge.answer(call, answer)
             if result is None:
@@ -247,10 +277,10 @@ class Pipeline:
                 audience=facts.slug,
             )
             request.params["_meta"] = {**request.params.get("_meta", {}), "switchyard/assertion": token}
-        upstream = await self._upstreams.get(facts)
         endpoint_id = facts.endpoints[0].id if len(facts.endpoints) == 1 else best_endpoint(facts).id
         try:
-            answer = await upstream.call(request)
+            send = call.send or self._call
+            answer = await (send if self.tap is None else self.tap.through(call, send))(facts, request)
         except UpstreamError as error:
             state = _STATES.get(type(error))
             if state is not None:
@@ -258,6 +288,10 @@ class Pipeline:
             raise
         self._facts.endpoint_state(endpoint_id, "healthy", "It answered a call.")
         return answer
+
+    async def _call(self, facts: ServerFacts, request: UpstreamRequest) -> UpstreamAnswer:
+        upstream = await self._upstreams.get(facts)
+        return await upstream.call(request)
 
     async def _failed(self, call: Call, error: SwitchyardError, request: UpstreamRequest | None, *, alone: bool) -> Answer:
         sent = request is not None and request.sent
@@ -272,16 +306,6 @@ class Pipeline:
         except AuditUnavailable as unavailable:
             return failure(unavailable, call)
         return failure(error, call)
-
-
-def failure(error: SwitchyardError, call: Call) -> Answer:
-    """Return one of our errors as the answer, in the caller's era."""
-    server = {"server": call.server.facts.slug} if call.server is not None and "server" not in error.extra else {}
-    code, message, data = error_of(error, call_id=call.call_id, **server)
-    if isinstance(error, NotFound) and call.method == "resources/read" and not call.modern:
-        code = RESOURCE_NOT_FOUND_LEGACY
-    status = error.status if isinstance(error, (AuditUnavailable, Overloaded)) else 200
-    return Answer(code=code, message=message, data=data, status=status)
 
 
 def _text(params: Json, key: str) -> str:

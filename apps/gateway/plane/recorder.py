@@ -1,6 +1,7 @@
 """Writes a call's rows: what they hold, and how the promise is kept that nothing runs or is answered unrecorded."""
 
 import hashlib
+import re
 import time
 from copy import copy
 from typing import Any
@@ -13,6 +14,7 @@ from apps.common.jsontext import dumps
 from apps.common.redaction import sample_json
 from apps.common.secret_shapes import redact_text
 from apps.gateway.plane.call import Call, Json
+from apps.gateway.plane.mcp.tasks import task_mark
 
 ACTIONS = {
     "tools/call": ("tool.call", "tool"),
@@ -21,6 +23,9 @@ ACTIONS = {
     "completion/complete": ("completion.read", "completion"),
 }
 SAMPLE_BYTES = 2048
+_TRACEPARENT = 512
+_PARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+"""W3C Trace Context, section 3.2: version 00 has these four members, later ones begin with them."""
 
 
 class Recorder:
@@ -78,6 +83,25 @@ class Recorder:
         record.details = {**self._request_details(call), "rule": rule, "reason": detail[:500]}
         call.rows.append(await self.sink.append(record))
 
+    def asked(self, call: Call, method: str, answered: str) -> None:
+        """Note that a server asked the client something during a call, and how the client answered (`result`, `error`, `none`)."""
+        principal = call.caller.principal
+        self.note(
+            "call.asked",
+            tenant=principal.tenant_id,
+            actor_kind=principal.kind,
+            actor_id=principal.id,
+            actor=principal.label,
+            agent=call.client or None,
+            session=call.session,
+            call_id=None,
+            revision=call.revision,
+            action=method[:40],
+            server=call.server.facts.slug if call.server is not None else None,
+            tool=call.name[:200] if call.method == "tools/call" else None,
+            details={"call_id": call.call_id, "answered": answered},
+        )
+
     def note(self, event_type: str, **fields: Any) -> None:
         """Record something nobody's answer depends on (a session begun, a list given, a credential refused)."""
         try:
@@ -91,6 +115,7 @@ class Recorder:
             record = copy(made)
             record.event_type, record.time_us = event_type, now_us()
             record.details, record.request_bytes = None, None
+            record.task = _task(call)
             return record
         principal = call.caller.principal
         action, kind = ACTIONS.get(call.method, (call.method, "call"))
@@ -104,6 +129,7 @@ class Recorder:
             actor=principal.label,
             origin=call.origin,
             agent=call.client or None,
+            task=_task(call),
             request_id=call.request_id,
             session=call.session,
             trace=_trace(call.params),
@@ -118,7 +144,7 @@ class Recorder:
         return call.record
 
     def _request_details(self, call: Call) -> Json:
-        details: Json = {"path": f"/mcp/{call.target.slug}" if call.target.slug else "/mcp"}
+        details: Json = {"path": f"{call.door}/{call.target.slug}" if call.target.slug else call.door}
         if call.rule:
             details["rule"] = call.rule
         if call.address:
@@ -163,9 +189,14 @@ class Recorder:
 
 
 def _trace(params: Json) -> str | None:
-    """Return the trace id of a W3C traceparent in `_meta`, 32 hexadecimal digits."""
+    """Return the trace id of a W3C traceparent in `_meta`, 32 hexadecimal digits; None where there is none that is valid."""
     meta = params.get("_meta")
     parent = meta.get("traceparent") if isinstance(meta, dict) else None
-    if isinstance(parent, str) and len(parent) >= 55 and parent[2] == "-" and parent[35] == "-":
-        return parent[3:35]
-    return None
+    if not isinstance(parent, str) or len(parent) > _TRACEPARENT:
+        return None
+    found = _PARENT.fullmatch(parent)
+    return found[2] if found is not None and not (found[1] == "00" and found[3]) else None
+
+
+def _task(call: Call) -> str | None:
+    return task_mark(call.server.facts.id, call.task) if call.task and call.server is not None else None

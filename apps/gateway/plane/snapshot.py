@@ -69,6 +69,11 @@ class Caller:
     key: KeyFacts | None = None
 
 
+def caller_name(caller: Caller) -> str:
+    """Return what a caller is called towards the transports, which keep what is a caller's own by it."""
+    return f"{caller.principal.kind}:{caller.principal.id}"
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The picture. Dictionaries are never changed after it is made."""

@@ -5,6 +5,7 @@ Whose session a call is made in is the transport's business (`UpstreamRequest.ca
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from apps.common.errors import NotReady, UpstreamUnavailable
@@ -12,6 +13,9 @@ from apps.gateway.plane.ports import Facts, Vault
 from apps.gateway.plane.snapshot import Snapshot
 from apps.servers.domain import EndpointFacts, ServerFacts
 from apps.servers.transports.base import Upstream, UpstreamEvents, UpstreamFactory
+
+LOOK_SECONDS = 1.0
+"""After the announcements of a server were first asked for, its lists are looked at: by then they are heard."""
 
 
 class _Slot:
@@ -34,8 +38,12 @@ class UpstreamPool:
         self._facts = facts
         self._slots: dict[str, _Slot] = {}
         self._opening: dict[str, asyncio.Lock] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Closings, and followings that begin."""
         self._closed = False
+        self._followed: set[str] = set()
+        """Servers whose announcements somebody wants."""
+        self.on_opened: Callable[[ServerFacts], None] = lambda facts: None
 
     async def get(self, facts: ServerFacts) -> Upstream:
         """Return the upstream of a server. Raises UpstreamUnavailable, NotReady."""
@@ -56,8 +64,16 @@ class UpstreamPool:
             if slot is not None:
                 self._retire(facts.id)
             upstream = self._factory(facts, endpoint, secrets, self._events)
-            self._slots[facts.id] = _Slot(facts, endpoint.id, upstream)
+            slot = self._slots[facts.id] = _Slot(facts, endpoint.id, upstream)
+            if facts.id in self._followed:
+                self._start_listening(slot)
+            self.on_opened(facts)
             return upstream
+
+    def current(self, server_id: str) -> Upstream | None:
+        """Return the upstream that is open to a server, if any."""
+        slot = self._slots.get(server_id)
+        return slot.upstream if slot is not None else None
 
     def opened(self, server_id: str, version: int) -> tuple[str, Upstream] | None:
         """Return the endpoint's id and the upstream that is open to this version of a server, if any."""
@@ -67,14 +83,26 @@ class UpstreamPool:
         return slot.endpoint_id, slot.upstream
 
     async def follow(self, facts: ServerFacts) -> None:
-        """Listen to what a server announces, if nobody in this process does yet."""
+        """Listen to what a server announces, from now on and through every change of its registration."""
+        self._followed.add(facts.id)
         try:
             await self.get(facts)
         except (UpstreamUnavailable, NotReady):
             return
         slot = self._slots.get(facts.id)
-        if slot is not None and (slot.listener is None or slot.listener.done()):
-            slot.listener = asyncio.create_task(self._listen(slot), name=f"listen {facts.slug}")
+        if slot is not None:
+            self._start_listening(slot)
+
+    def _start_listening(self, slot: _Slot) -> None:
+        if slot.listener is None or slot.listener.done():
+            slot.listener = asyncio.create_task(self._listen(slot), name=f"listen {slot.facts.slug}")
+            if slot.facts.transport != "stdio":  # a program that does not run yet changes nothing
+                # what changed before the server's announcements were followed is found by looking
+                asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look, slot)
+
+    def _look(self, slot: _Slot) -> None:
+        if self._slots.get(slot.facts.id) is slot:
+            self._events.list_changed(slot.facts.id, "all")
 
     async def _listen(self, slot: _Slot) -> None:
         with contextlib.suppress(Exception):  # the transport reports what is wrong through its events; a listener has no caller
@@ -86,12 +114,20 @@ class UpstreamPool:
             entry = snapshot.servers.get(server_id)
             if entry is None or entry.facts.paused or entry.facts.version != slot.facts.version:
                 self._retire(server_id)
+        for server_id in list(self._followed):
+            entry = snapshot.servers.get(server_id)
+            if entry is None:
+                self._followed.discard(server_id)
+            elif not entry.facts.paused and server_id not in self._slots:
+                self._later(self.follow(entry.facts))
 
     def _retire(self, server_id: str) -> None:
-        slot = self._slots.pop(server_id)
-        task = asyncio.create_task(self._close(slot))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._later(self._close(self._slots.pop(server_id)))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _close(self, slot: _Slot, grace: float = 5.0) -> None:
         """Let what is in flight finish, for a while, then close."""
@@ -119,11 +155,9 @@ class UpstreamPool:
         """Close everything."""
         self._closed = True
         for server_id in list(self._slots):
-            slot = self._slots.pop(server_id)
-            task = asyncio.create_task(self._close(slot, grace=2.0))
-            self._closing.add(task)
-        if self._closing:
-            await asyncio.wait(self._closing, timeout=6.0)
+            self._later(self._close(self._slots.pop(server_id), grace=2.0))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=6.0)
 
 
 def best_endpoint(facts: ServerFacts) -> EndpointFacts:

@@ -146,7 +146,7 @@ class _Unheard:
     def list_changed(self, server_id: str, kind: str) -> None:
         """Nobody has its lists yet."""
 
-    def resource_updated(self, server_id: str, uri: str) -> None:
+    def resource_updated(self, server_id: str, uri: str, place: str = "") -> None:
         """Nobody subscribed."""
 
     def era_found(self, endpoint_id: str, era: str, revisions: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 from apps.common.http import HttpClient, NetworkPolicy
 from apps.servers.domain import EndpointFacts, Secrets, ServerFacts
 from apps.servers.transports.base import Json, Upstream, UpstreamEvents
-from apps.servers.transports.callers import UpstreamOfEach
+from apps.servers.transports.callers import UpstreamOfAskers, UpstreamOfEach
 from apps.servers.transports.discovery import discover
 from apps.servers.transports.http import HttpUpstream
 from apps.servers.transports.sse import SseUpstream
@@ -32,14 +32,22 @@ def open_upstream(
     """
     declared = capabilities or {}
     if server.transport == "stdio":
-        return StdioUpstream(server, endpoint, secrets, events, capabilities=declared, startup_seconds=startup_seconds)
+
+        def process(place: str, theirs: Json) -> StdioUpstream:
+            return StdioUpstream(
+                server, endpoint, secrets, events, capabilities=theirs or declared, startup_seconds=startup_seconds, place=place
+            )
+
+        return UpstreamOfAskers(process("", {}), process, server.idle_seconds)
     if server.transport not in {"http", "sse"}:
         raise ValueError(f"There is no transport {server.transport!r}.")
     client = http or HttpClient(policy or NetworkPolicy())
     if server.transport == "sse":
 
-        def stream(theirs: Json, *, owns_http: bool = False) -> SseUpstream:
-            return SseUpstream(server, endpoint, secrets, events, client, owns_http=owns_http, capabilities=theirs or declared)
+        def stream(place: str, theirs: Json, *, owns_http: bool = False) -> SseUpstream:
+            return SseUpstream(
+                server, endpoint, secrets, events, client, owns_http=owns_http, capabilities=theirs or declared, place=place
+            )
 
-        return UpstreamOfEach(stream({}, owns_http=http is None), stream, server.idle_seconds)
+        return UpstreamOfEach(stream("", {}, owns_http=http is None), stream, server.idle_seconds)
     return HttpUpstream(server, endpoint, secrets, events, client, owns_http=http is None, capabilities=declared)

@@ -1,6 +1,7 @@
 """What servers announce beside their answers, handed to the gateway's events; and the pause between two attempts."""
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from apps.servers.transports.base import UpstreamEvents
@@ -10,9 +11,12 @@ from apps.servers.transports.wire import LIST_KINDS
 class Announcements:
     """Passes on list changes and resource updates of one server."""
 
-    def __init__(self, server_id: str, events: UpstreamEvents) -> None:
+    def __init__(self, server_id: str, events: UpstreamEvents, place: str = "") -> None:
         self._server_id = server_id
+        self._place = place
         self._events = events
+        self.on_acknowledged: Callable[[dict[str, Any]], None] | None = None
+        """Takes the server's word on what it honours of a `subscriptions/listen`."""
 
     def take(self, message: dict[str, Any]) -> bool:
         """Return whether `message` was an announcement, which has then been passed on."""
@@ -27,9 +31,16 @@ class Announcements:
             params = message.get("params")
             uri = params.get("uri") if type(params) is dict else None
             if type(uri) is str:
-                self._events.resource_updated(self._server_id, uri)
+                self.updated(uri)
+            return True
+        if method == "notifications/subscriptions/acknowledged" and self.on_acknowledged is not None:
+            self.on_acknowledged(message)
             return True
         return False
+
+    def updated(self, uri: str) -> None:
+        """Announce that a resource has changed, or may have."""
+        self._events.resource_updated(self._server_id, uri, self._place)
 
     def everything(self) -> None:
         """Announce that every list may have changed: the server was restarted, or changes may have been missed."""

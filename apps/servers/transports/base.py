@@ -10,6 +10,22 @@ Json = dict[str, Any]
 OnMessage = Callable[[Json], Awaitable[None]]
 OnRequest = Callable[[Json], Awaitable[Json]]
 
+LISTEN = "subscriptions/listen"
+TASKS = "io.modelcontextprotocol/tasks"
+"""The extension that the revisions before 2026-07-28 have no words for."""
+
+
+def without_tasks(capabilities: Json) -> Json:
+    """Return a client's capabilities less the tasks extension."""
+    extensions = capabilities.get("extensions")
+    if not isinstance(extensions, dict) or TASKS not in extensions:
+        return capabilities
+    kept = {name: value for name, value in extensions.items() if name != TASKS}
+    return {
+        **{name: value for name, value in capabilities.items() if name != "extensions"},
+        **({"extensions": kept} if kept else {}),
+    }
+
 
 @dataclass(slots=True)
 class UpstreamRequest:
@@ -37,13 +53,21 @@ class UpstreamRequest:
     member. Without it such requests are answered -32601 (ping with {})."""
     caller: str = ""
     """Whose session it is made in, where the protocol has sessions; empty for what Switchyard asks for itself."""
+    session: str = ""
+    """The caller's own session, where it has one: calls of one session may be mistaken for each other, others may not."""
     era: str | None = None
     """`modern` or `legacy`: which era to use where the endpoint speaks both; None leaves it to the transport."""
 
     @property
     def declared(self) -> Json:
-        """Return the capabilities that an `initialize` for this caller declares: the caller's, where somebody answers for it."""
-        return self.client_capabilities if self.on_request is not None else {}
+        """Return the capabilities that an `initialize` for this caller declares: the caller's, where somebody answers for it;
+        else its extensions alone, which ask for no answers.
+        """
+        capabilities = without_tasks(self.client_capabilities)
+        if self.on_request is not None or not capabilities:
+            return capabilities
+        extensions = capabilities.get("extensions")
+        return {"extensions": extensions} if extensions else {}
 
     sent: bool = False
     """Set by the transport the moment bytes may have left; a failure before that certainly had no effect."""
@@ -63,6 +87,8 @@ class UpstreamAnswer:
     """The whole JSON-RPC message as it came; empty where it came among others."""
     hold: object = field(default=None, repr=False, compare=False)
     """Of a large answer: its part of the memory that all large answers share, given back when this object goes."""
+    place: str = ""
+    """Of a subscription: where its updates are announced; empty where all callers share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +110,8 @@ class UpstreamEvents(Protocol):
     def list_changed(self, server_id: str, kind: str) -> None:
         """The server announced a change of `tools`, `resources` or `prompts`; or it was restarted (`all`)."""
 
-    def resource_updated(self, server_id: str, uri: str) -> None:
-        """The server announced that a subscribed resource changed."""
+    def resource_updated(self, server_id: str, uri: str, place: str = "") -> None:
+        """The server announced that a subscribed resource changed; `place` as in `UpstreamAnswer`."""
 
     def era_found(self, endpoint_id: str, era: str, revisions: tuple[str, ...]) -> None:
         """Which era the endpoint speaks was found out."""
@@ -115,8 +141,21 @@ class Upstream(Protocol):
         """
         ...
 
-    async def notify(self, method: str, params: Json | None = None) -> None:
-        """Send a notification, where the server's era has it; otherwise nothing."""
+    async def watch(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """Ask for updates of a resource (`resources/subscribe`) or no more of them (`resources/unsubscribe`); in the modern era
+        the filter of the stream that `listen` follows says the same.
+
+        Where callers have sessions of their own it is done in the caller's, which is listened to as long as it watches something;
+        otherwise updates come to `listen` alone. It holds over reconnects, after which an update is reported, as one may have been
+        missed.
+        """
+        ...
+
+    async def notify(self, method: str, params: Json | None = None, request: UpstreamRequest | None = None) -> None:
+        """Send a notification, where the server's era has it; otherwise nothing.
+
+        With a `request`, in the session that this would be made in, if the caller has one at the server.
+        """
         ...
 
     async def listen(self) -> None:

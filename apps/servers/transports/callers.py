@@ -1,35 +1,48 @@
 """What a server keeps for a session belongs to whoever it was made for: each caller has a session of their own.
 
 That holds where the protocol has sessions (Streamable HTTP of the initialize era, HTTP+SSE). Modern servers keep none, and a
-program on standard input and output has one for all.
+program on standard input and output has one for all callers but those whom it may ask something.
 """
 
 import asyncio
 import contextlib
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 from apps.common.errors import AddressRefused, UpstreamError, UpstreamUnavailable
 from apps.common.jsontext import dumps
-from apps.servers.transports.base import Description, Json, Upstream, UpstreamAnswer, UpstreamRequest
+from apps.servers.transports.base import Description, Json, UpstreamAnswer, UpstreamRequest
+from apps.servers.transports.era import LEGACY
+from apps.servers.transports.sse import SseUpstream
+from apps.servers.transports.stdio import StdioUpstream
 
 MOST = 1_000
 """Callers with a session at one endpoint; beyond that the session that was idle longest ends."""
 END_SECONDS = 3.0
 """For all sessions together to be ended when the way to a server is closed."""
+OWN = 32
+"""Sessions of one caller, who may declare other capabilities each time; beyond that the one of its own that was idle longest ends."""
+ASKERS = 16
+"""Processes of one stdio server beside the common one, each for a caller who takes its requests."""
+ASKED = frozenset(("sampling", "elicitation", "roots"))
+"""Capabilities of a client that let a server ask something of it."""
+LANES = 8
+"""Ways of one caller without sessions to a server whose questions cannot be tied to a call."""
 _AT_ONCE = 16
 
 T = TypeVar("T")
 
 
 class _Kept(Generic[T]):
-    __slots__ = ("in_use", "thing", "used")
+    __slots__ = ("in_use", "owner", "thing", "used")
 
-    def __init__(self, thing: T) -> None:
+    def __init__(self, thing: T, owner: str) -> None:
         self.thing = thing
+        self.owner = owner
         self.in_use = 0
         self.used = 0.0
 
@@ -37,8 +50,11 @@ class _Kept(Generic[T]):
 class Callers(Generic[T]):
     """One thing for each caller, made when first used, ended when idle for `idle_seconds`. Belongs to one event loop."""
 
-    def __init__(self, make: Callable[[Json], T], end: Callable[[T], Awaitable[None]], idle_seconds: float) -> None:
+    def __init__(
+        self, make: Callable[[str, Json], T], end: Callable[[T], Awaitable[None]], idle_seconds: float, most: int | None = None
+    ) -> None:
         self._make = make
+        self._most = MOST if most is None else most
         self._end = end
         self._idle = idle_seconds
         self._kept: OrderedDict[str, _Kept[T]] = OrderedDict()
@@ -49,6 +65,14 @@ class Callers(Generic[T]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __iter__(self) -> Iterator[T]:
+        return iter([kept.thing for kept in self._kept.values()])
+
+    def kept(self, caller: str, declared: Json | None = None) -> T | None:
+        """Return a caller's own, if there is one now."""
+        kept = self._kept.get(place_of(caller, declared))
+        return kept.thing if kept is not None else None
+
     @contextmanager
     def use(self, caller: str, declared: Json | None = None) -> Iterator[T]:
         """Give a caller's own, which does not end meanwhile. Raises UpstreamUnavailable once closed, and when all are in use.
@@ -57,12 +81,12 @@ class Callers(Generic[T]):
         """
         if self._closed:
             raise UpstreamUnavailable("The connection to the server is closed.")
-        if declared:
-            caller = f"{caller} {hashlib.sha256(dumps(declared)).hexdigest()}"
+        owner = caller
+        caller = place_of(caller, declared)
         kept = self._kept.get(caller)
         if kept is None:
-            self._make_room()
-            kept = self._kept[caller] = _Kept(self._make(declared or {}))
+            self._make_room(owner)
+            kept = self._kept[caller] = _Kept(self._make(caller, declared or {}), owner)
         self._kept.move_to_end(caller)
         kept.in_use += 1
         try:
@@ -87,12 +111,22 @@ class Callers(Generic[T]):
         for task in self._ending:
             task.cancel()
 
-    def _make_room(self) -> None:
-        if len(self._kept) < MOST:
+    def _make_room(self, owner: str) -> None:
+        own = [caller for caller, kept in self._kept.items() if kept.owner == owner]
+        if len(own) >= OWN:
+            idle = next((caller for caller in own if not self._kept[caller].in_use), None)
+            if idle is None:
+                raise UpstreamUnavailable(
+                    f"This caller has {OWN} sessions in use at this server, the limit. Try again shortly."
+                )
+            self._drop(idle)
+        if len(self._kept) < self._most:
             return
         idle = next((caller for caller, kept in self._kept.items() if not kept.in_use), None)
         if idle is None:
-            raise UpstreamUnavailable(f"{MOST:,} callers use this server at the same time, the limit here. Try again shortly.")
+            raise UpstreamUnavailable(
+                f"{self._most:,} callers use this server at the same time, the limit here. Try again shortly."
+            )
         self._drop(idle)
 
     def _reap(self) -> None:
@@ -114,12 +148,165 @@ class Callers(Generic[T]):
             await self._end(thing)
 
 
-class UpstreamOfEach:
-    """An upstream that gives each caller one of their own, and has one for itself: to describe, to listen and to notify."""
+def place_of(caller: str, declared: Json | None) -> str:
+    """Return what tells a caller's own from others': with other capabilities declared it is another one."""
+    return f"{caller} {hashlib.sha256(dumps(declared)).hexdigest()}" if declared else caller
 
-    def __init__(self, own: Upstream, make: Callable[[Json], Upstream], idle_seconds: float) -> None:
+
+def way_of(request: UpstreamRequest) -> str:
+    """Return whose way to a server with one shared channel a request goes: the session's where its client may be asked something."""
+    return request.caller if request.on_request is None else f"{request.caller} {request.session}".rstrip()
+
+
+class Lanes:
+    """Calls of one caller at an HTTP+SSE server, where nothing tells its clients apart: each that may be asked something goes its own
+    way at the same time, since on a shared channel nobody knows which call a question belongs to. Calls of a session share one way.
+    A stdio program is not started once more for each call: what it keeps in its memory would be in another process.
+    """
+
+    def __init__(self) -> None:
+        self._busy: dict[str, set[int]] = {}
+
+    @contextmanager
+    def take(self, request: UpstreamRequest) -> Iterator[str]:
+        """Give the name of the way for a call; beyond `LANES` at once they share the first."""
+        if request.session or request.on_request is None:
+            yield way_of(request)
+            return
+        busy = self._busy.setdefault(request.caller, set())
+        number = next((one for one in range(LANES) if one not in busy), None)
+        if number is None:
+            yield request.caller
+            return
+        busy.add(number)
+        try:
+            yield f"{request.caller} #{number}" if number else request.caller
+        finally:
+            busy.discard(number)
+            if not busy:
+                self._busy.pop(request.caller, None)
+
+
+class Standing(Generic[T]):
+    """Callers who watch resources: their own is kept and listened to meanwhile."""
+
+    def __init__(
+        self, callers: Callers[T], listen: Callable[[T], Coroutine[Any, Any, None]], watching: Callable[[T], bool]
+    ) -> None:
+        self._callers = callers
+        self._listen = listen
+        self._watching = watching
+        self._held: dict[str, tuple[AbstractContextManager[T], asyncio.Task[None]]] = {}
+
+    async def watch(
+        self, request: UpstreamRequest, send: Callable[[T], Awaitable[UpstreamAnswer]], caller: str = ""
+    ) -> UpstreamAnswer:
+        """Subscribe or unsubscribe with what is the caller's own; see Upstream.watch. `caller` is `request.caller` by default."""
+        caller = caller or request.caller
+        place = place_of(caller, request.declared)
+        with self._callers.use(caller, request.declared) as own:
+            answer = await send(own)
+            if not self._watching(own):
+                self._give_up(place)
+            elif place not in self._held:
+                use = self._callers.use(caller, request.declared)
+                use.__enter__()
+                self._held[place] = (use, asyncio.get_running_loop().create_task(self._listen(own)))
+        return replace(answer, place=place)
+
+    def _give_up(self, place: str) -> None:
+        held = self._held.pop(place, None)
+        if held is not None:
+            held[1].cancel()
+            held[0].__exit__(None, None, None)
+
+    async def aclose(self) -> None:
+        """Listen to nobody any more."""
+        tasks = [task for _, task in self._held.values()]
+        for place in tuple(self._held):
+            self._give_up(place)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class UpstreamOfAskers:
+    """A stdio upstream: one process for all, and one for each session (or caller) that takes a legacy server's requests.
+
+    What such a program asks cannot be tied to a call, so it must not be one that others use. A modern program asks in its
+    answers and serves everybody. Beyond `ASKERS` in use at once a caller shares the common process, which is told that its
+    clients take no requests.
+    """
+
+    def __init__(self, own: StdioUpstream, make: Callable[[str, Json], StdioUpstream], idle_seconds: float) -> None:
         self._own = own
-        self._callers: Callers[Upstream] = Callers(make, lambda upstream: upstream.aclose("idle"), idle_seconds)
+        self._askers: Callers[StdioUpstream] = Callers(make, lambda upstream: upstream.aclose("idle"), idle_seconds, ASKERS)
+        self._standing = Standing(self._askers, StdioUpstream.listen, lambda upstream: upstream.watching)
+
+    async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """See Upstream."""
+        if not await self._asks(request):
+            return await self._own.call(request)
+        try:
+            use = self._askers.use(way_of(request), request.declared)
+            upstream = use.__enter__()
+        except UpstreamUnavailable:
+            request.on_request = None
+            return await self._own.call(request)
+        try:
+            return await upstream.call(request)
+        finally:
+            use.__exit__(None, None, None)
+
+    async def describe(self) -> Description:
+        """See Upstream."""
+        return await self._own.describe()
+
+    async def _asks(self, request: UpstreamRequest) -> bool:
+        return any(name in ASKED for name in request.declared) and await self._own.era() == LEGACY
+
+    async def watch(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """See Upstream."""
+        if not await self._asks(request):
+            return await self._own.watch(request)
+        try:
+            return await self._standing.watch(request, lambda upstream: upstream.watch(request), way_of(request))
+        except UpstreamUnavailable:
+            return await self._own.watch(request)
+
+    async def notify(self, method: str, params: Json | None = None, request: UpstreamRequest | None = None) -> None:
+        """See Upstream."""
+        if request is None:
+            await self._own.notify(method, params)
+            return
+        own = self._askers.kept(way_of(request), request.declared)
+        if own is not None:
+            await own.notify(method, params)
+
+    async def listen(self) -> None:
+        """See Upstream."""
+        await self._own.listen()
+
+    async def aclose(self, reason: str = "stopped") -> None:
+        """See Upstream."""
+        await self._standing.aclose()
+        await asyncio.gather(self._askers.aclose(), self._own.aclose(reason))
+
+    def stats(self) -> Json:
+        """Return the figures of the common process, with `in_flight` and `calls` of all, and `sessions` where there are others."""
+        facts, others = self._own.stats(), [upstream.stats() for upstream in self._askers]
+        for one in others:
+            facts["in_flight"] += one["in_flight"]
+            facts["calls"] += one["calls"]
+        return {**facts, "sessions": len(others)} if others else facts
+
+
+class UpstreamOfEach:
+    """An SSE upstream that gives each caller one of their own, and has one for itself: to describe, to listen and to notify."""
+
+    def __init__(self, own: SseUpstream, make: Callable[[str, Json], SseUpstream], idle_seconds: float) -> None:
+        self._own = own
+        self._callers: Callers[SseUpstream] = Callers(make, lambda upstream: upstream.aclose("idle"), idle_seconds)
+        self._lanes = Lanes()
+        self._standing = Standing(self._callers, SseUpstream.listen, lambda upstream: upstream.watching)
         self._calls = 0
         self._in_flight = 0
 
@@ -127,7 +314,7 @@ class UpstreamOfEach:
         """See Upstream."""
         if not request.caller:
             return await self._own.call(request)
-        with self._callers.use(request.caller, request.declared) as upstream:
+        with self._lanes.take(request) as way, self._callers.use(way, request.declared) as upstream:
             self._calls += 1
             self._in_flight += 1
             try:
@@ -139,9 +326,17 @@ class UpstreamOfEach:
         """See Upstream."""
         return await self._own.describe()
 
-    async def notify(self, method: str, params: Json | None = None) -> None:
+    async def watch(self, request: UpstreamRequest) -> UpstreamAnswer:
         """See Upstream."""
-        await self._own.notify(method, params)
+        if not request.caller:
+            return await self._own.watch(request)
+        return await self._standing.watch(request, lambda upstream: upstream.watch(request), way_of(request))
+
+    async def notify(self, method: str, params: Json | None = None, request: UpstreamRequest | None = None) -> None:
+        """See Upstream."""
+        own = self._own if request is None else self._callers.kept(way_of(request), request.declared)
+        if own is not None:
+            await own.notify(method, params)
 
     async def listen(self) -> None:
         """See Upstream."""
@@ -149,6 +344,7 @@ class UpstreamOfEach:
 
     async def aclose(self, reason: str = "stopped") -> None:
         """See Upstream."""
+        await self._standing.aclose()
         await self._callers.aclose()
         await self._own.aclose(reason)
 

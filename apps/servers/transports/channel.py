@@ -1,8 +1,8 @@
 """One ordered two-way channel (stdio, the old HTTP+SSE) shared by many callers: ids, answers, notifications.
 
-A message of the server's can be tied to a call by its progress token or not at all: log messages go to the one call
-in flight or nowhere, and requests of the server are refused (ping is answered) unless exactly one call could have
-caused them and it takes them.
+A message of the server's can be tied to a call by its progress token or not at all: log messages, and notifications that
+MCP does not know, go to the one call in flight or nowhere, and requests of the server are refused (ping is answered) unless
+exactly one call, or calls of one client's session alone, could have caused them and take them.
 """
 
 import asyncio
@@ -13,14 +13,16 @@ from typing import Any
 
 from apps.common.errors import UpstreamDied, UpstreamError, UpstreamProtocolError, UpstreamTooLarge
 from apps.servers.transports.announcements import Announcements
-from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
+from apps.servers.transports.base import LISTEN, Json, UpstreamAnswer, UpstreamRequest
 from apps.servers.transports.floods import Flooded, Pace
 from apps.servers.transports.memory import SMALL, Hold, load_large
 from apps.servers.transports.wire import (
     ENDS,
+    META_SUBSCRIPTION,
     answer_of,
     batch_of,
     ids_at,
+    of_a_call,
     own_progress,
     parse,
     refuse_request,
@@ -31,6 +33,8 @@ NEWS_BYTES = 1024 * 1024
 """Notifications of one call that its caller has not taken yet; beyond it the oldest are dropped, as progress may be."""
 LEAST = 100
 """Bytes that a notification counts for at least, so that their number is bounded too."""
+NO_CALLS = frozenset((LISTEN, "resources/subscribe", "resources/unsubscribe", "logging/setLevel", "ping"))
+"""Requests during which a server says nothing of its own accord: they do not make it doubtful whose a message is."""
 STRAYS = 20_000
 """Messages in 10 s that belong to no call: announcements, and answers to calls that are over."""
 
@@ -94,6 +98,8 @@ class Channel:
         self._announcements = announcements
         self._pending: dict[int, Pending] = {}
         self._id = 0
+        self.standing: dict[int, Callable[[Json], None]] = {}
+        """Requests that stay open and are no call, each with what takes the end."""
         self.ended: UpstreamError | None = None
 
     def next_id(self) -> int:
@@ -192,6 +198,9 @@ class Channel:
             pending = self._pending.get(int(id))
             message["id"] = int(id)
         if pending is None:
+            if type(id) is int and id in self.standing:
+                self.standing.pop(id)(message)
+                return
             if id is None and "error" in message and len(self._pending) == 1:
                 pending = next(iter(self._pending.values()))
             else:
@@ -218,20 +227,54 @@ class Channel:
             token = params.get("progressToken") if type(params) is dict else None
             pending = self._pending.get(token) if type(token) is int else None
         elif method == "notifications/message":
-            pending = next(iter(self._pending.values())) if len(self._pending) == 1 else None
+            pending = self._only()
+        else:
+            pending = self._subscription(message) or (self._only() if of_a_call(message) else None)
         if pending is None or pending.request.on_message is None or pending.done.done():
             self._strays.spend(1 + size // 1000)
             self._announcements.take(message)
             return
-        pending.size += size
+        if pending.request.method == LISTEN:
+            self._strays.spend(1 + size // 1000)
+            if pending.news and pending.news_size + size > NEWS_BYTES:  # dropping one would leave a wrong picture
+                pending.fail(UpstreamTooLarge("The server tells of changes faster than they are taken."))
+                return
+        else:
+            pending.size += size
         if pending.size > pending.request.max_bytes:
             pending.fail(UpstreamTooLarge(f"The answer has more than {pending.request.max_bytes} bytes."))
             return
         pending.tell(own_progress(message), size)
 
+    def _only(self) -> Pending | None:
+        """Return the call in flight, where there is one alone."""
+        found: Pending | None = None
+        for pending in self._pending.values():
+            if pending.request.method in NO_CALLS:
+                continue
+            if found is not None:
+                return None
+            found = pending
+        return found
+
+    def _asked(self) -> Pending | None:
+        """Return the call that a request of the server's belongs to: the only one in flight, or the newest where all are of one
+        session, whose client is the same."""
+        calls = [pending for pending in self._pending.values() if pending.request.method not in NO_CALLS]
+        sessions = {pending.request.session for pending in calls}
+        return calls[-1] if len(calls) == 1 or (len(sessions) == 1 and "" not in sessions) else None
+
+    def _subscription(self, message: Json) -> Pending | None:
+        """Return the `subscriptions/listen` in flight that a notification names."""
+        params = message.get("params")
+        meta = params.get("_meta") if type(params) is dict else None
+        id = meta.get(META_SUBSCRIPTION) if type(meta) is dict else None
+        pending = self._pending.get(id) if type(id) is int else None
+        return pending if pending is not None and pending.request.method == LISTEN else None
+
     def _ask(self, message: Json) -> None:
         """Answer a request of the server's."""
-        pending = next(iter(self._pending.values())) if len(self._pending) == 1 else None
+        pending = self._asked()
         ask = pending.request.on_request if pending is not None else None
         if pending is None or ask is None or message["method"] == "ping" or len(pending.asked) >= 100:
             self._reply(message, refuse_request(message))

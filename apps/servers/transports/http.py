@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 from apps.common.errors import (
     AddressRefused,
@@ -14,13 +15,14 @@ from apps.common.http import HttpClient
 from apps.servers.domain import LEGACY_REVISIONS, EndpointFacts, Secrets, ServerFacts
 from apps.servers.transports.announcements import Announcements, Backoff
 from apps.servers.transports.base import Description, Json, UpstreamAnswer, UpstreamEvents, UpstreamRequest
-from apps.servers.transports.callers import Callers
+from apps.servers.transports.callers import Callers, Standing
 from apps.servers.transports.calls import Calls
 from apps.servers.transports.era import DUAL, LEGACY, MODERN, era_of_discover, identity, order, supported_versions
 from apps.servers.transports.http_legacy import LegacyHttp, LegacySession, ModernOnly
 from apps.servers.transports.http_modern import ModernHttp, NotModern
 from apps.servers.transports.http_wire import HttpWire
-from apps.servers.transports.wire import LATEST_LEGACY, LATEST_MODERN, error_in
+from apps.servers.transports.watching import Watched, refusal
+from apps.servers.transports.wire import LATEST_LEGACY, LATEST_MODERN, UNSUPPORTED_VERSION, error_in
 
 PROBE_SECONDS = 30.0
 REPROBE_SECONDS = 30.0
@@ -49,24 +51,30 @@ class HttpUpstream:
         self._announcements = Announcements(server.id, events)
         self._wire = HttpWire(endpoint.url, secrets, http)
         self._modern = ModernHttp(self._wire)
-        self._legacy = LegacyHttp(self._wire, self._announcements, capabilities)
+        self._watched = Watched(self._announcements)
+        self._legacy = LegacyHttp(self._wire, self._announcements, capabilities, self._watched)
         self._callers: Callers[LegacyHttp] = Callers(
-            lambda declared: LegacyHttp(self._wire, self._announcements, declared or capabilities),
+            lambda place, declared: LegacyHttp(self._wire, Announcements(server.id, events, place), declared or capabilities),
             LegacyHttp.end,
             server.idle_seconds,
         )
+        self._standing = Standing(self._callers, LegacyHttp.follow, lambda legacy: legacy.watching)
         self._era = endpoint.era if endpoint.era in {MODERN, LEGACY, DUAL} else ""
         self._era_lock = asyncio.Lock()
         self._reprobe_at = 0.0
         self._calls = Calls()
         self._listeners: set[asyncio.Task[None]] = set()
+        self._alone = False
+        """The server has listed its revisions in a refusal, and none of the initialize era is among them."""
+        self._silent = False
+        """The server refused the stream that changes come on."""
         self._reaper: asyncio.TimerHandle | None = None
 
     async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
         """Send a request and return its answer; see Upstream."""
         limit = self._calls.begin(request)
         try:
-            async with limit:
+            with limit:
                 era = self._era or await self._find_era()
                 if era == LEGACY or (era == DUAL and request.era == LEGACY):
                     return await self._call_legacy(request)
@@ -135,6 +143,9 @@ class HttpUpstream:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 status, message = await self._modern.discover(PROBE_SECONDS)
+                self._alone = _takes_ours(message)
+                if self._alone:
+                    status, message = await self._modern.discover(PROBE_SECONDS)
         except TimeoutError:
             raise UpstreamTimeout("The server did not answer the question for its revision in time.") from None
         era = era_of_discover(message)
@@ -156,12 +167,15 @@ class HttpUpstream:
             raise UpstreamUnavailable("The connection to the server is closed.")
         era, revisions, result = await self._probe()
         spoken = set(revisions) if era != LEGACY else set()
-        session = await self._try_handshake(LATEST_LEGACY, needed=era == LEGACY)
+        modern = era != LEGACY
+        session = None
+        if not (modern and self._alone):
+            session = await self._try_handshake(LATEST_LEGACY, needed=not modern, beside_modern=modern)
         if session is not None:
             spoken.add(session.revision)
             for revision in LEGACY_REVISIONS:
                 if revision < session.revision and revision != "2024-11-05" and revision not in spoken:
-                    older = await self._try_handshake(revision, needed=False)
+                    older = await self._try_handshake(revision, needed=False, beside_modern=modern)
                     if older is not None:
                         spoken.add(older.revision)
             era = DUAL if era != LEGACY else LEGACY
@@ -171,10 +185,10 @@ class HttpUpstream:
         self._settle(era, order(spoken))
         return Description(era, order(spoken), *identity(result))
 
-    async def _try_handshake(self, revision: str, *, needed: bool) -> LegacySession | None:
+    async def _try_handshake(self, revision: str, *, needed: bool, beside_modern: bool) -> LegacySession | None:
         """Initialize and end a session; None when the server will not (an error instead when it is `needed`)."""
         try:
-            session = await self._legacy.initialize(revision)
+            session = await self._legacy.initialize(revision, beside_modern=beside_modern)
         except ModernOnly:
             if needed:
                 raise UpstreamProtocolError("The server refuses both the handshake and requests without one.") from None
@@ -186,10 +200,35 @@ class HttpUpstream:
         await self._legacy.end(session)
         return session
 
-    async def notify(self, method: str, params: Json | None = None) -> None:
+    async def watch(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """Ask for updates of a resource, or no more of them; see Upstream."""
+        limit = self._calls.begin(request)
+        try:
+            with limit:
+                era = self._era or await self._find_era()
+                if era == LEGACY:
+                    return await self._watch_legacy(request)
+                if self._silent:
+                    return refusal("The server tells of no changes.")
+                return await self._watched.put(request)
+        except ModernOnly:
+            raise UpstreamUnavailable("The server has left the initialize era; try again.") from None
+        except TimeoutError:
+            raise self._calls.expired(request) from None
+        finally:
+            self._calls.end(limit)
+
+    async def _watch_legacy(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """Subscribe in the caller's session, or in our own."""
+        if not request.caller:
+            return await self._legacy.watch(request)
+        return await self._standing.watch(request, lambda legacy: legacy.watch(request))
+
+    async def notify(self, method: str, params: Json | None = None, request: UpstreamRequest | None = None) -> None:
         """Send a notification in the session, if there is one; the modern era has none for servers."""
-        if self._era != MODERN and not self._calls.closed:
-            await self._legacy.notify(method, params)
+        session = self._legacy if request is None else self._callers.kept(request.caller, request.declared)
+        if session is not None and self._era != MODERN and not self._calls.closed:
+            await session.notify(method, params)
 
     async def listen(self) -> None:
         """Follow the server's announcements, reconnecting with growing pauses; see Upstream."""
@@ -215,14 +254,22 @@ class HttpUpstream:
             if missed:
                 missed = False
                 self._announcements.everything()
+                self._watched.missed()
 
         while True:
             started = loop.time()
-            with suppress(UpstreamError, AddressRefused, NotModern, ModernOnly):
+            try:
                 era = self._era or await self._find_era()
-                follow = self._legacy.listen(opened) if era == LEGACY else self._modern.listen(self._announcements, opened)
+                if era == LEGACY:
+                    follow = self._legacy.listen(opened)
+                else:
+                    follow = self._modern.listen(self._announcements, self._watched, opened)
                 if not await follow:
+                    self._silent = True
+                    self._watched.refused()
                     return
+            except (UpstreamError, AddressRefused, NotModern, ModernOnly):
+                self._watched.failed("The server's stream of changes cannot be opened.")
             missed = True
             if loop.time() - started > 30.0:
                 backoff.reset()
@@ -257,6 +304,7 @@ class HttpUpstream:
             task.cancel()
         await asyncio.gather(*listeners, return_exceptions=True)
         await self._calls.drained()
+        await self._standing.aclose()
         await self._callers.aclose()
         with suppress(UpstreamError, AddressRefused):
             await self._legacy.end()
@@ -267,6 +315,16 @@ class HttpUpstream:
     def stats(self) -> Json:
         """Return `in_flight`, `calls`, and the `sessions` of callers."""
         return {"in_flight": self._calls.in_flight, "calls": self._calls.total, "sessions": len(self._callers)}
+
+
+def _takes_ours(message: Any) -> bool:
+    """Tell whether a server has refused our revision and named it as one that it speaks, and none of the initialize era: then it is
+    asked again.
+    """
+    error = error_in(message)
+    data = error.get("data") if error is not None and error["code"] == UNSUPPORTED_VERSION else None
+    supported = data.get("supported") if type(data) is dict else None
+    return type(supported) is list and LATEST_MODERN in supported and not any(one in LEGACY_REVISIONS for one in supported)
 
 
 def _no_answer(refused: NotModern) -> UpstreamProtocolError:

@@ -1,18 +1,21 @@
 """Streamable HTTP with the initialize handshake (2025-03-26 to 2025-11-25): one session, shared by all callers."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from apps.common.errors import UpstreamDied, UpstreamError, UpstreamProtocolError, UpstreamUnavailable
+from apps.common.errors import AddressRefused, UpstreamDied, UpstreamError, UpstreamProtocolError, UpstreamUnavailable
 from apps.common.http import HttpResponse, RequestHeaders
 from apps.servers.domain import LEGACY_REVISIONS
-from apps.servers.transports.announcements import Announcements
+from apps.servers.transports.announcements import Announcements, Backoff
 from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
 from apps.servers.transports.floods import Flooded
+from apps.servers.transports.http_call_stream import CallStream
 from apps.servers.transports.http_modern import LISTEN_BYTES, LISTEN_LIMITS
+from apps.servers.transports.http_standing import OwnStream
 from apps.servers.transports.http_wire import (
     FINISH_SECONDS,
     HttpWire,
@@ -22,25 +25,25 @@ from apps.servers.transports.http_wire import (
     read_refusal,
     refuse_status,
 )
-from apps.servers.transports.memory import Hold
+from apps.servers.transports.watching import Watched
 from apps.servers.transports.wire import (
     CLIENT_INFO,
     LATEST_LEGACY,
+    META_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_VERSION,
     UNSUPPORTED_VERSION,
     answer_of,
     error_in,
     legacy_params,
     notification_body,
-    own_progress,
     refuse_request,
     reply_body,
     request_body,
+    says_more,
 )
 
-_OF_A_CALL = frozenset(("notifications/progress", "notifications/message", "notifications/elicitation/complete"))
 INITIALIZE_BYTES = 1024 * 1024
-RESUMES = 100
-"""How often one answer's broken stream is taken up again."""
 
 
 class ModernOnly(Exception):
@@ -70,9 +73,14 @@ class LegacySession:
 class LegacyHttp:
     """Speaks the initialize era to one endpoint."""
 
-    def __init__(self, wire: HttpWire, announcements: Announcements, capabilities: Json) -> None:
+    def __init__(
+        self, wire: HttpWire, announcements: Announcements, capabilities: Json, watched: Watched | None = None
+    ) -> None:
         self._wire = wire
         self._announcements = announcements
+        self._watched = watched if watched is not None else Watched(announcements)
+        self._own_stream = OwnStream(self) if watched is None else None
+        """Of a caller's session; ours is followed by `listen`."""
         self._capabilities = capabilities
         self._session: LegacySession | None = None
         self._lock = asyncio.Lock()
@@ -86,20 +94,27 @@ class LegacyHttp:
                 session = self._session
                 if session is None:
                     session = self._session = await self.initialize(LATEST_LEGACY)
+                    if self._watched:
+                        self._wire.background(self._watched.again(partial(self._exchange, session)))
                     if self._lost:
                         self._lost = False
                         self._announcements.everything()
         return session
 
-    async def initialize(self, revision: str) -> LegacySession:
+    async def initialize(self, revision: str, *, beside_modern: bool = False) -> LegacySession:
         """Do the handshake, offering `revision`, and return the new session without keeping it.
 
+        A server that speaks 2026-07-28 as well (`beside_modern`) gets with it what that revision wants of every request.
         Raises ModernOnly, and the UpstreamError family.
         """
         wire = self._wire
         id = wire.next_id()
         params: Json = {"protocolVersion": revision, "capabilities": self._capabilities, "clientInfo": CLIENT_INFO}
-        response = await wire.post(wire.headers, request_body(id, "initialize", params))
+        headers = wire.headers
+        if beside_modern:
+            headers = headers.changed({"MCP-Protocol-Version": revision, "Mcp-Method": "initialize"})
+            params["_meta"] = {META_VERSION: revision, META_CLIENT_INFO: CLIENT_INFO, META_CAPABILITIES: self._capabilities}
+        response = await wire.post(headers, request_body(id, "initialize", params))
         refuse_status(response)
         if response.status >= 300:
             message = await read_refusal(response)
@@ -162,22 +177,64 @@ class LegacyHttp:
                 return UpstreamAnswer(None, error, session.revision, 0)
             raise UpstreamProtocolError(f"The server answered HTTP {lost.status}, also with a new session.") from None
 
+    @property
+    def watching(self) -> bool:
+        """Tell whether anything is subscribed to."""
+        return bool(self._watched)
+
+    async def watch(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """Subscribe to a resource in the session, or unsubscribe."""
+        return self._watched.note(request, await self.call(request))
+
+    async def follow(self) -> None:
+        """Follow the session's standalone stream, reconnecting with growing pauses; return when the server has none."""
+        backoff, loop = Backoff(), asyncio.get_running_loop()
+        missed = False
+
+        def opened() -> None:
+            nonlocal missed
+            if missed:
+                missed = False
+                self._watched.missed()
+
+        while True:
+            started = loop.time()
+            with suppress(UpstreamError, AddressRefused, ModernOnly):
+                if not await self.listen(opened):
+                    return
+            missed = True
+            if loop.time() - started > 30.0:
+                backoff.reset()
+            await asyncio.sleep(backoff.pause())
+
     def forget(self, session: LegacySession) -> None:
         """Drop the session that the server has lost, unless a newer one has taken its place."""
         if self._session is session:
             self._session, self._lost = None, True
+            self._leave_stream()
+
+    def _leave_stream(self) -> None:
+        if self._own_stream is not None:
+            self._own_stream.close()
 
     async def _exchange(self, session: LegacySession, request: UpstreamRequest) -> UpstreamAnswer:
         """One request and its answer."""
+        id = self._wire.next_id()
+        if self._own_stream is None:
+            return await self._converse(session, request, id)
+        await self._own_stream.have(session, request)
+        with self._own_stream.running(id, request):
+            return await self._converse(session, request, id)
+
+    async def _converse(self, session: LegacySession, request: UpstreamRequest, id: int) -> UpstreamAnswer:
         wire = self._wire
-        id = wire.next_id()
         body = request_body(id, request.method, legacy_params(request, id))
         try:
             response = await wire.post(session.headers, body, request)
             if response.status != 200:
                 return await self._refused(response, session, id)
             if is_stream(response):
-                return await _LegacyStream(self, wire, session, request, id).read(response)
+                return await CallStream(self, wire, session, request, id).read(response)
             message, raw, hold = await read_json(response, request.max_bytes, wire)
             return answer_of(message, id, session.revision, len(raw), raw, hold)
         except asyncio.CancelledError:
@@ -203,11 +260,13 @@ class LegacyHttp:
         return UpstreamAnswer(None, error, session.revision, 0)
 
     async def _set_level(self, session: LegacySession, request: UpstreamRequest) -> None:
-        """Ask for log messages once a caller wants them; the level belongs to the session, so the first wish counts."""
-        if request.log_level is None or session.log_level or "logging" not in (session.result.get("capabilities") or {}):
+        """Ask for log messages as a caller wants them; the level belongs to the session, which others use as well."""
+        level = request.log_level
+        offered = session.result.get("capabilities") or {}
+        if level is None or not says_more(level, session.log_level) or "logging" not in offered:
             return
-        session.log_level = request.log_level
-        await self._exchange(session, UpstreamRequest("logging/setLevel", {"level": request.log_level}))
+        session.log_level = level
+        await self._exchange(session, UpstreamRequest("logging/setLevel", {"level": level}))
 
     async def _send(self, session: LegacySession, body: bytes) -> None:
         """POST a notification or a reply; what the server answers is of no consequence."""
@@ -255,20 +314,41 @@ class LegacyHttp:
         `opened` tells that it stands.
         """
         session = await self.session()
+        if self._own_stream is not None:
+            return await self._own_stream.read(session, opened)
+
+        async def take(session: LegacySession, message: Any) -> None:
+            self.take(session, message)
+
+        return await self.read_stream(session, opened, take, judge=True)
+
+    async def read_stream(
+        self,
+        session: LegacySession,
+        opened: Callable[[], None],
+        take: Callable[[LegacySession, Any], Awaitable[None]],
+        *,
+        judge: bool = False,
+    ) -> bool:
+        """Read a session's standalone stream to its end, False when the server has none.
+
+        With `judge`, a refusal that servers have for sessions they have forgotten counts as that; many have it for the stream too.
+        """
         headers = session.headers.changed({"Accept": "text/event-stream"}, without=("Content-Type",))
         response = await self._wire.http.request("GET", self._wire.url, headers=headers, limits=LISTEN_LIMITS)
         try:
-            if response.status == 404 or (response.status == 400 and session.id is not None):
-                self.forget(session)
-                raise UpstreamUnavailable("The server has forgotten the session.")
-            refuse_status(response)
+            if judge:
+                if response.status == 404 or (response.status == 400 and session.id is not None):
+                    self.forget(session)
+                    raise UpstreamUnavailable("The server has forgotten the session.")
+                refuse_status(response)
             if response.status != 200 or not is_stream(response):
                 return False
             opened()
             stream = MessageStream(LISTEN_BYTES, self._wire, endless=True)
             while (messages := await stream.messages(response)) is not None:
                 for message, _, _ in messages:
-                    self.take(session, message)
+                    await take(session, message)
             return True
         except Flooded as flooded:
             raise flooded.plain() from None
@@ -279,6 +359,7 @@ class LegacyHttp:
         """DELETE a session (the kept one by default); errors are of no consequence."""
         if session is None:
             session, self._session = self._session, None
+            self._leave_stream()
         if session is None or session.id is None:
             return
         try:
@@ -287,78 +368,3 @@ class LegacyHttp:
                 response.close()
         except (UpstreamError, TimeoutError):
             return
-
-
-class _LegacyStream:
-    """The event stream of one request: notifications, the server's own requests, the answer; resumed when it breaks."""
-
-    def __init__(self, http: LegacyHttp, wire: HttpWire, session: LegacySession, request: UpstreamRequest, id: int) -> None:
-        self._http = http
-        self._session = session
-        self._request = request
-        self._id = id
-        self._stream = MessageStream(request.max_bytes, wire)
-        self._asked: dict[Any, asyncio.Task[None]] = {}
-
-    async def read(self, response: HttpResponse) -> UpstreamAnswer:
-        """Return the answer. Raises UpstreamDied when the stream breaks and cannot be resumed."""
-        stream = self._stream
-        try:
-            for _ in range(RESUMES):
-                try:
-                    while (messages := await stream.messages(response)) is not None:
-                        for message, raw, hold in messages:
-                            answer = await self._take(message, raw, hold)
-                            if answer is not None:
-                                response.finish_soon(FINISH_SECONDS)
-                                return answer
-                except UpstreamDied:
-                    if stream.last_id is None:
-                        raise
-                if stream.last_id is None:
-                    break
-                await asyncio.sleep(min(stream.retry if stream.retry is not None else 500, 30_000) / 1000)
-                response = await self._http.resume(self._session, stream.last_id)
-            raise UpstreamDied("The server ended the stream before its answer.")
-        except BaseException as error:
-            response.close()
-            if isinstance(error, Flooded):
-                raise error.plain() from None
-            raise
-        finally:
-            for task in self._asked.values():
-                task.cancel()
-
-    async def _take(self, message: Any, raw: bytes, hold: Hold | None) -> UpstreamAnswer | None:
-        """Deal with one message; return the answer when it is that."""
-        if type(message) is not dict or "method" not in message:
-            return answer_of(message, self._id, self._session.revision, self._stream.size, raw, hold)
-        if "id" in message:
-            self._ask(message)
-        elif message["method"] == "notifications/cancelled":
-            params = message.get("params")
-            key = params.get("requestId") if type(params) is dict else None
-            asked = self._asked.pop(key, None) if isinstance(key, str | int) else None
-            if asked is not None:
-                asked.cancel()
-        elif self._request.on_message is not None and message["method"] in _OF_A_CALL:
-            await self._request.on_message(own_progress(message))
-        else:
-            self._http.take(self._session, message)
-        return None
-
-    def _ask(self, message: Json) -> None:
-        """Answer a server's request beside the stream, so that a slow answer does not hold up what comes after it."""
-        ask = self._request.on_request
-        if ask is None or message["method"] == "ping" or len(self._asked) >= 100:
-            self._http.answer_request(self._session, message, refuse_request(message))
-            return
-
-        async def work() -> None:
-            with suppress(Flooded):
-                self._http.answer_request(self._session, message, await ask(message))
-
-        key = message["id"] if isinstance(message["id"], str | int) else str(message["id"])
-        task = asyncio.get_running_loop().create_task(work())
-        self._asked[key] = task
-        task.add_done_callback(lambda _: self._asked.pop(key, None))

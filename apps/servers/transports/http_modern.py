@@ -1,12 +1,13 @@
 """Streamable HTTP in revision 2026-07-28: every request stands alone, its metadata in `_meta` and in headers."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from apps.common.errors import UpstreamDied, UpstreamError, UpstreamProtocolError
 from apps.common.http import HttpResponse, Limits, RequestHeaders
 from apps.servers.transports.announcements import Announcements
-from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
+from apps.servers.transports.base import LISTEN, UpstreamAnswer, UpstreamRequest
 from apps.servers.transports.http_wire import (
     FINISH_SECONDS,
     HttpWire,
@@ -16,6 +17,7 @@ from apps.servers.transports.http_wire import (
     read_refusal,
     refuse_status,
 )
+from apps.servers.transports.watching import Watched
 from apps.servers.transports.wire import (
     LATEST_MODERN,
     METHOD_NOT_FOUND,
@@ -68,9 +70,10 @@ class ModernHttp:
             if name is not None:
                 fields["Mcp-Name"] = header_value(name)
             headers = self._base.changed(fields)
-            if len(self._headers) >= _KEPT_HEADERS:
-                self._headers.clear()
-            self._headers[method, name] = headers
+            if member != "taskId":  # a task's name comes once, or a few times
+                if len(self._headers) >= _KEPT_HEADERS:
+                    self._headers.clear()
+                self._headers[method, name] = headers
         if request.param_headers:
             return headers.changed(request.param_headers)
         return headers
@@ -109,7 +112,7 @@ class ModernHttp:
 
     async def _stream(self, response: HttpResponse, id: int, request: UpstreamRequest) -> UpstreamAnswer:
         """Read the event stream of one request up to its answer."""
-        stream = MessageStream(request.max_bytes, self._wire)
+        stream = MessageStream(request.max_bytes, self._wire, endless=request.method == LISTEN)
         try:
             while (messages := await stream.messages(response)) is not None:
                 for message, raw, hold in messages:
@@ -138,15 +141,39 @@ class ModernHttp:
             return refused.status, refused.message
         return 200, {"result": answer.result} if answer.error is None else {"error": answer.error}
 
-    async def listen(self, announcements: Announcements, opened: Callable[[], None]) -> bool:
-        """Follow the server's changes on one `subscriptions/listen` stream until it ends; `opened` tells that it stands.
+    async def listen(self, announcements: Announcements, watched: Watched, opened: Callable[[], None]) -> bool:
+        """Follow the server's changes on a `subscriptions/listen` stream until it ends; `opened` tells that it stands.
 
-        Returns False when the server has no such stream. Raises the UpstreamError family.
+        When other resources are watched, a stream with the new filter is opened before the old one is closed. Returns False when
+        the server has no such stream. Raises the UpstreamError family.
         """
+        loop = asyncio.get_running_loop()
+        streams: list[asyncio.Task[bool]] = []
+        try:
+            while True:
+                watched.changed.clear()
+                stands = asyncio.Event()
+                stream = loop.create_task(self._follow(announcements, watched, stands, opened))
+                streams.append(stream)
+                await _first(stream, stands)
+                for old in streams[:-1]:
+                    old.cancel()
+                await _first(stream, watched.changed)
+                if stream.done():
+                    return stream.result()
+        finally:
+            for stream in streams:
+                stream.cancel()
+            await asyncio.gather(*streams, return_exceptions=True)
+
+    async def _follow(
+        self, announcements: Announcements, watched: Watched, stands: asyncio.Event, opened: Callable[[], None]
+    ) -> bool:
+        """Follow one stream until it ends; False when the server refuses it."""
         wire = self._wire
         id = wire.next_id()
-        wanted: Json = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
-        request = UpstreamRequest("subscriptions/listen", {"notifications": wanted})
+        wanted = watched.filter
+        request = UpstreamRequest(LISTEN, {"notifications": wanted})
         body = request_body(id, request.method, modern_params(request, id))
         response = await wire.http.request("POST", wire.url, headers=self._headers_of(request), body=body, limits=LISTEN_LIMITS)
         try:
@@ -159,7 +186,10 @@ class ModernHttp:
                 for message, _, _ in messages:
                     if type(message) is not dict:
                         continue
-                    if "method" in message:
+                    if message.get("method") == "notifications/subscriptions/acknowledged":
+                        watched.acknowledged(wanted, message)
+                        stands.set()
+                    elif "method" in message:
                         announcements.take(message)
                     else:
                         error = error_in(message)
@@ -167,3 +197,12 @@ class ModernHttp:
             return True
         finally:
             response.close()
+
+
+async def _first(stream: asyncio.Task[bool], event: asyncio.Event) -> None:
+    """Wait for the end of a stream or for an event."""
+    waiting = asyncio.get_running_loop().create_task(event.wait())
+    try:
+        await asyncio.wait({stream, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()

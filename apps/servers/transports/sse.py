@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import urljoin
 
 from yarl import URL
@@ -27,7 +28,8 @@ from apps.servers.transports.event_stream import EventStream
 from apps.servers.transports.floods import Flooded, Pace, Turns
 from apps.servers.transports.handshake import Agreed, agree
 from apps.servers.transports.http_wire import PIECE, HttpWire, is_stream, refuse_status
-from apps.servers.transports.wire import legacy_params, notification_body, request_body
+from apps.servers.transports.watching import Watched
+from apps.servers.transports.wire import legacy_params, notification_body, request_body, says_more
 
 OPEN_SECONDS = 30.0
 """For the stream, the endpoint event and the handshake together."""
@@ -64,6 +66,7 @@ class SseUpstream:
         *,
         owns_http: bool,
         capabilities: Json,
+        place: str = "",
     ) -> None:
         self._server = server
         self._endpoint = endpoint
@@ -71,7 +74,8 @@ class SseUpstream:
         self._http = http
         self._owns_http = owns_http
         self._capabilities = capabilities
-        self._announcements = Announcements(server.id, events)
+        self._announcements = Announcements(server.id, events, place)
+        self._watched = Watched(self._announcements)
         self._wire = HttpWire(endpoint.url, secrets, http)
         self._era = endpoint.era
         self._calls = Calls()
@@ -87,9 +91,9 @@ class SseUpstream:
         limit = self._calls.begin(request)
         link: _Link | None = None
         try:
-            async with limit:
+            with limit:
                 link = await self._ready()
-                if request.log_level is not None and not link.log_level:
+                if request.log_level is not None and says_more(request.log_level, link.log_level):
                     await self._set_level(link, request.log_level)
                 return await self._exchange(link, request)
         except TimeoutError:
@@ -118,7 +122,7 @@ class SseUpstream:
             channel.close(pending)
 
     async def _set_level(self, link: _Link, level: str) -> None:
-        """Ask for log messages, once; the level belongs to the whole stream."""
+        """Ask for log messages; the level belongs to the whole stream."""
         link.log_level = level
         if link.agreed is not None and "logging" in identity(link.agreed.result)[1]:
             await self._exchange(link, UpstreamRequest("logging/setLevel", {"level": level}))
@@ -199,6 +203,8 @@ class SseUpstream:
         if self._era != LEGACY:
             self._era = LEGACY
             self._events.era_found(self._endpoint.id, LEGACY, link.agreed.revisions)
+        if self._watched:
+            self._wire.background(self._watched.again(partial(self._exchange, link)))
         if self._lost:
             self._lost = False
             self._announcements.everything()
@@ -282,6 +288,15 @@ class SseUpstream:
         assert link.agreed is not None
         self._events.era_found(self._endpoint.id, LEGACY, link.agreed.revisions)
         return Description(LEGACY, link.agreed.revisions, *identity(link.agreed.result))
+
+    @property
+    def watching(self) -> bool:
+        """Tell whether anything is subscribed to."""
+        return bool(self._watched)
+
+    async def watch(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """Ask for updates of a resource, or no more of them; see Upstream."""
+        return self._watched.note(request, await self.call(request))
 
     async def notify(self, method: str, params: Json | None = None) -> None:
         """Send a notification, if the stream is open."""

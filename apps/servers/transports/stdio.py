@@ -3,12 +3,20 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from apps.common.errors import UpstreamDied, UpstreamError, UpstreamProtocolError, UpstreamTooLarge, UpstreamUnavailable
+from apps.common.errors import (
+    AddressRefused,
+    UpstreamDied,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTooLarge,
+    UpstreamUnavailable,
+)
 from apps.common.ids import new_id
 from apps.servers.domain import EndpointFacts, Secrets, ServerFacts
 from apps.servers.transports.announcements import Announcements, Backoff
@@ -20,7 +28,8 @@ from apps.servers.transports.era import LEGACY, identity, order, supported_versi
 from apps.servers.transports.floods import Flooded, Turns
 from apps.servers.transports.handshake import Agreed, agree
 from apps.servers.transports.memory import SMALL
-from apps.servers.transports.wire import legacy_params, modern_params, notification_body, request_body
+from apps.servers.transports.watching import ChannelListening, Watched
+from apps.servers.transports.wire import legacy_params, modern_params, notification_body, request_body, says_more
 
 RUBBISH_LINES = 100
 """Lines on stdout that are no JSON-RPC, in a row, before the process counts as broken."""
@@ -58,12 +67,15 @@ class StdioUpstream:
         *,
         capabilities: Json,
         startup_seconds: float = 30.0,
+        place: str = "",
     ) -> None:
         self._server = server
         self._endpoint = endpoint
         self._secrets = secrets
         self._events = events
-        self._announcements = Announcements(server.id, events)
+        self._announcements = Announcements(server.id, events, place)
+        self._watched = Watched(self._announcements)
+        self._changes = ChannelListening(self._watched, self._announcements)
         self._capabilities = capabilities
         self._startup_seconds = startup_seconds
         self._era = endpoint.era
@@ -85,11 +97,11 @@ class StdioUpstream:
         """Send a request and return its answer; starts the process when there is none. See Upstream."""
         limit = self._calls.begin(request)
         try:
-            async with limit:
+            with limit:
                 run = self._run
                 if run is None or run.agreed is None or run.channel.ended is not None:
                     run = await self._running()
-                if request.log_level is not None and not run.log_level:
+                if request.log_level is not None and says_more(request.log_level, run.log_level):
                     await self._set_level(run, request.log_level)
                 return await self._exchange(run, request)
         except TimeoutError:
@@ -119,7 +131,7 @@ class StdioUpstream:
             channel.close(pending)
 
     async def _set_level(self, run: _Run, level: str) -> None:
-        """Ask a legacy server for log messages, once; the level belongs to the whole process."""
+        """Ask a legacy server for log messages; the level belongs to the whole process."""
         agreed = run.agreed
         run.log_level = level
         if agreed is not None and agreed.era == LEGACY and "logging" in identity(agreed.result)[1]:
@@ -235,8 +247,11 @@ class StdioUpstream:
         if agreed.era != self._era:
             self._era = agreed.era
             self._events.era_found(self._endpoint.id, agreed.era, agreed.revisions)
-        if self._listening:
-            self._subscribe(run)
+        if agreed.era == LEGACY:
+            if self._watched:
+                self._background(self._watched.again(partial(self._exchange, run)))
+        elif self._listening or self._watched:
+            self._changes.ask(run.channel, run.child.write)
         if self._died:
             self._died = False
             self._announcements.everything()
@@ -316,6 +331,9 @@ class StdioUpstream:
             pause = self._backoff.pause()
             if not (ready and self._backoff.failures == 1):
                 self._not_before = time.monotonic() + pause
+        self._watched.failed(error.detail)
+        if self._watched and run.reason == "died" and not self._calls.closed:
+            self._background(self._revive())
         self._events.process_ended(self._endpoint.id, run.process_id, code, run.reason, tail)
 
     def _tail(self, run: _Run) -> str:
@@ -332,6 +350,12 @@ class StdioUpstream:
         if run.reader is not None:
             run.reader.cancel()
         await run.child.stop()
+
+    async def era(self) -> str:
+        """Return the era that the process speaks; starts one when that is not known yet. Raises the UpstreamError family."""
+        if self._era in {"", "dual"}:
+            await self._running()
+        return self._era
 
     async def describe(self) -> Description:
         """Ask the running process who it is; see Upstream.
@@ -359,19 +383,49 @@ class StdioUpstream:
     async def listen(self) -> None:
         """Follow the process's announcements until closed, over all its lives; does not start or keep it."""
         self._listening = True
-        if self._run is not None and self._run.agreed is not None:
-            self._subscribe(self._run)
+        run = self._run
+        if run is not None and run.agreed is not None and run.agreed.era != LEGACY:
+            self._changes.ask(run.channel, run.child.write)  # a legacy process sends its announcements anyway
         await self._end.wait()
 
-    def _subscribe(self, run: _Run) -> None:
-        """Ask a modern process for its announcements; a legacy one sends them anyway."""
-        if run.agreed is None or run.agreed.era == LEGACY:
-            return
-        wanted = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
-        request = UpstreamRequest("subscriptions/listen", {"notifications": wanted})
-        id = run.channel.next_id()
-        with suppress(UpstreamError):
-            run.child.write(request_body(id, request.method, modern_params(request, id)))
+    @property
+    def watching(self) -> bool:
+        """Tell whether anything is subscribed to."""
+        return bool(self._watched)
+
+    async def watch(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """Ask for updates of a resource, or no more of them; what is watched keeps the process, and starts it again. See Upstream."""
+        limit = self._calls.begin(request)
+        try:
+            with limit:
+                run = await self._running()
+                if run.agreed is not None and run.agreed.era == LEGACY:
+                    return self._watched.note(request, await self._exchange(run, request))
+                asked = asyncio.ensure_future(self._watched.put(request))
+                await asyncio.sleep(0)  # it has changed the filter then
+                if self._watched.changed.is_set():
+                    self._watched.changed.clear()
+                    self._changes.ask(run.channel, run.child.write)
+                return await asked
+        except TimeoutError:
+            raise self._calls.expired(request) from None
+        finally:
+            self._calls.end(limit)
+            self._plan_reaping()
+
+    async def _revive(self) -> None:
+        """Start the process again for those who watch its resources, when that may be."""
+        while self._watched and not self._calls.closed and self._run is None:
+            await asyncio.sleep(max(0.05, self._not_before - time.monotonic()))
+            if self._calls.closed:
+                return
+            with suppress(UpstreamError, AddressRefused):
+                await self._running()
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _plan_reaping(self) -> None:
         """See to it that an idle process is ended after the server's idle time."""
@@ -386,12 +440,10 @@ class StdioUpstream:
         run = self._run
         if run is None or self._calls.closed:
             return
-        if self._calls.in_flight or self._starting is not None or left > 0:
+        if self._calls.in_flight or self._calls.standing or self._starting is not None or self._watched or left > 0:
             self._reaper = loop.call_later(max(left, 0.1), self._reap)
             return
-        task = loop.create_task(self._stop(run, "idle"))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background(self._stop(run, "idle"))
 
     async def aclose(self, reason: str = "stopped") -> None:
         """End the process and everything in flight; returns when it is gone."""
@@ -405,6 +457,8 @@ class StdioUpstream:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         await asyncio.gather(*(self._stop(run, reason if run is self._run else run.reason) for run in list(self._living)))
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def stats(self) -> Json:

@@ -12,19 +12,20 @@ from apps.common.errors import UpstreamProtocolError
 from apps.common.http import RequestHeaders
 from apps.common.jsontext import dumps
 from apps.servers.domain import LEGACY_REVISIONS, MODERN_REVISIONS
-from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
+from apps.servers.transports.base import LISTEN, Json, UpstreamAnswer, UpstreamRequest
 from apps.servers.transports.memory import SMALL, Hold, load, weigh
 
 CLIENT_INFO: Json = {"name": "switchyard", "title": "Switchyard", "version": "0.1.0"}
 LATEST_MODERN, LATEST_LEGACY = MODERN_REVISIONS[0], LEGACY_REVISIONS[0]
 UNSUPPORTED_VERSION, HEADER_MISMATCH, MISSING_CAPABILITY = -32022, -32020, -32021
-METHOD_NOT_FOUND = -32601
+METHOD_NOT_FOUND, INVALID_PARAMS = -32601, -32602
 
 META_VERSION = "io.modelcontextprotocol/protocolVersion"
 META_CLIENT_INFO = "io.modelcontextprotocol/clientInfo"
 META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 META_LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 META_SERVER_INFO = "io.modelcontextprotocol/serverInfo"
+META_SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 
 NAME_MEMBER = {
     "tools/call": "name",
@@ -45,7 +46,10 @@ SAFE_METHODS = frozenset(
         "resources/list",
         "resources/templates/list",
         "resources/read",
+        "resources/subscribe",
+        "resources/unsubscribe",
         "completion/complete",
+        "tasks/get",
     }
 )
 """Requests without effect: sent again once when a kept connection turned out to be closed."""
@@ -54,6 +58,16 @@ LIST_KINDS = {
     "notifications/prompts/list_changed": "prompts",
     "notifications/resources/list_changed": "resources",
 }
+BESIDE_CALLS = frozenset(
+    {
+        *LIST_KINDS,
+        "notifications/resources/updated",
+        "notifications/subscriptions/acknowledged",
+        "notifications/cancelled",
+    }
+)
+"""Notifications that are about no call, wherever they come; others, also those that MCP does not know, belong to theirs."""
+LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 BATCH = 1000
 """Messages in one JSON array (2025-03-26)."""
@@ -100,7 +114,7 @@ def modern_params(request: UpstreamRequest, token: int) -> Json:
     meta[META_CAPABILITIES] = request.client_capabilities
     if request.log_level is not None:
         meta[META_LOG_LEVEL] = request.log_level
-    if request.on_message is not None:
+    if request.on_message is not None and request.method != LISTEN:
         meta["progressToken"] = token
     return {**params, "_meta": meta}
 
@@ -191,6 +205,25 @@ def error_in(message: Any) -> Json | None:
     """Return the JSON-RPC error that `message` carries, None when it carries none."""
     error = message.get("error") if type(message) is dict else None
     return error if is_error(error) else None
+
+
+def of_a_call(message: Json) -> bool:
+    """Tell whether a notification belongs to the call during which it comes: it announces nothing, and names no subscription."""
+    method, params = message["method"], message.get("params")
+    if type(method) is not str or method in BESIDE_CALLS:
+        return False
+    meta = params.get("_meta") if type(params) is dict else None
+    return type(meta) is not dict or META_SUBSCRIPTION not in meta
+
+
+def says_more(wanted: str | None, now: str) -> bool:
+    """Tell whether the log level `wanted` lets through what `now`, the lowest that a session was set to (or ""), does not.
+
+    Several share a session, so that its level only ever falls.
+    """
+    if wanted not in LOG_LEVELS:
+        return False
+    return now not in LOG_LEVELS or LOG_LEVELS.index(wanted) < LOG_LEVELS.index(now)
 
 
 def own_progress(message: Json) -> Json:

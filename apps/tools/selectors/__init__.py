@@ -14,12 +14,14 @@ from apps.tools.selectors.catalogue import (
     toolsets,
 )
 from apps.tools.selectors.contents import contents, contents_of
+from apps.tools.selectors.features import Waiting, special_tools, waiting
 from apps.tools.selectors.plane import plane_definitions, plane_grants, plane_toolsets, plane_withheld, subject_of
 
 __all__ = (
     "MODELS",
     "Usable",
     "Use",
+    "Waiting",
     "catalogue",
     "contents",
     "contents_of",
@@ -34,8 +36,10 @@ __all__ = (
     "plane_grants",
     "plane_toolsets",
     "plane_withheld",
+    "special_tools",
     "subject_of",
     "toolsets",
     "usable_by",
+    "waiting",
     "who_may_use",
 )

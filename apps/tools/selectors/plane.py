@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from apps.common.policy import Grant as GrantFacts
 from apps.tools.domain import DefinitionFacts, EntryFacts, ToolsetFacts, in_force_order
@@ -37,12 +37,16 @@ def plane_definitions(server_ids: Iterable[object] | None = None) -> list[Defini
 def plane_withheld(server_ids: Iterable[object] | None = None) -> dict[str, list[tuple[str, str]]]:
     """Return kind and URI of the resources and templates that are held or rejected, by server: two queries.
 
-    Names need no such list, because a tool or prompt that is not in force cannot be called; a URI can be read unlisted.
+    Names need no such list, because a tool or prompt that is not in force cannot be called; a URI can be read unlisted. So what
+    was held or rejected stays withheld when its server takes it off its list.
     """
     wanted = None if server_ids is None else list(server_ids)
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for model in (Resource, ResourceTemplate):
-        rows = model.objects.filter(state__in=("held", "rejected")).order_by("server_id", "position")
+        refused = ~Q(pending_digest="") | ~Q(rejected_digest="")
+        rows = model.objects.filter(Q(state__in=("held", "rejected")) | Q(state="removed") & refused).order_by(
+            "server_id", "position"
+        )
         for server_id, name in values(rows, "server_id", wanted, ("server_id", "name")):
             found[str(server_id)].append((model.kind, name))
     return found

@@ -57,7 +57,7 @@ class _Quiet:
     def list_changed(self, server_id: str, kind: str) -> None:
         """The data plane's own connection hears it as well, and asks for another discovery."""
 
-    def resource_updated(self, server_id: str, uri: str) -> None:
+    def resource_updated(self, server_id: str, uri: str, place: str = "") -> None:
         """Nobody subscribed."""
 
     def era_found(self, endpoint_id: str, era: str, revisions: tuple[str, ...]) -> None:

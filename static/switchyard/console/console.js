@@ -145,14 +145,34 @@
   });
 
   // --- parts that keep themselves up to date ----------------------------------------------------------------------------
+  // Where a part keeps what is in it, elements that are there already stay as they are: opened, loaded, with the focus.
+  const renew = (part, fresh) => {
+    const focused = part.contains(document.activeElement) ? document.activeElement : null;
+    for (const made of all("[data-keep]", fresh)) {
+      const there = document.getElementById(made.id);
+      if (there && part.contains(there)) made.replaceWith(there);
+    }
+    part.replaceChildren(...fresh.childNodes);
+    if (fresh.dataset.refresh) part.dataset.refresh = fresh.dataset.refresh;
+    else delete part.dataset.refresh;
+    if (focused && focused.isConnected) focused.focus({ preventScroll: true });
+    if (window.htmx) window.htmx.process(part);
+  };
   const refresh = async (part) => {
+    if (!part.dataset.refresh) return;
     if (document.hidden) { part.classList.add("sy-stale"); return; }
-    if (part.contains(document.activeElement) || window.getSelection().toString()) return;
+    const keeps = "keeps" in part.dataset;
+    if ((!keeps && part.contains(document.activeElement)) || window.getSelection().toString()) return;
     try {
       const answer = await fetch(part.dataset.refresh, { headers: { "X-Requested-With": "fetch" }, credentials: "same-origin" });
       if (!answer.ok || answer.redirected) { part.classList.add("sy-stale"); return; }
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(part.id);
-      if (fresh) { part.innerHTML = fresh.innerHTML; part.classList.remove("sy-stale"); times(part); }
+      if (fresh) {
+        if (keeps) renew(part, fresh);
+        else part.innerHTML = fresh.innerHTML;
+        part.classList.remove("sy-stale");
+        times(part);
+      }
     } catch { part.classList.add("sy-stale"); }
   };
 

@@ -1,11 +1,12 @@
 // Lets a test drive the official TypeScript clients: one JSON command per line on stdin, one JSON answer per line on stdout.
 //
-// {"id": 1, "op": "connect", "sdk": "v1"|"v2", "mode": "legacy"|"auto"|"modern", "url": …, "headers": {…}, "name": …} gives
+// {"id": 1, "op": "connect", "sdk": "v1"|"v2", "mode": "legacy"|"auto"|"modern"|"sse", "url": …, "headers": {…}, "name": …} gives
 // {"id": 1, "result": {"connection": 1, …}}; further operations name the connection. `cancel` names the command it cancels.
 // {"connection": 1, "notice": "notifications/…"} tells of a notification; a command's progress stands in its own answer.
 import { createInterface } from "node:readline";
 import * as v2 from "@modelcontextprotocol/client";
 import { Client as ClientV1 } from "@modelcontextprotocol/sdk/client/index.js";
+import { SSEClientTransport } from "@modelcontextprotocol/sdk/client/sse.js";
 import { StreamableHTTPClientTransport as TransportV1 } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import * as typesV1 from "@modelcontextprotocol/sdk/types.js";
 
@@ -28,7 +29,7 @@ async function connect(command) {
   let client, transport;
   if (command.sdk === "v1") {
     client = new ClientV1(info, { capabilities: {} });
-    transport = new TransportV1(new URL(command.url), options);
+    transport = new (command.mode === "sse" ? SSEClientTransport : TransportV1)(new URL(command.url), options);
     for (const [method, schema] of [
       ["tools", typesV1.ToolListChangedNotificationSchema],
       ["resources", typesV1.ResourceListChangedNotificationSchema],
@@ -48,7 +49,7 @@ async function connect(command) {
   connections.set(number, { client, transport, sdk: command.sdk, complaints, listening: null });
   return {
     connection: number,
-    revision: command.sdk === "v1" ? transport.protocolVersion : client.getNegotiatedProtocolVersion(),
+    revision: command.sdk === "v1" ? (transport.protocolVersion ?? transport._protocolVersion) : client.getNegotiatedProtocolVersion(),
     serverInfo: client.getServerVersion(),
     capabilities: client.getServerCapabilities(),
     instructions: client.getInstructions() ?? null,

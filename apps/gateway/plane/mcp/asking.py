@@ -13,6 +13,8 @@ from apps.servers.transports.wire import is_error
 
 FORWARDED = {"sampling/createMessage": "sampling", "elicitation/create": "elicitation", "roots/list": "roots"}
 """Method → the client's capability that it needs."""
+WORKER = 8
+"""Characters of a process's name."""
 AT_ONCE = 32
 """Requests that wait for one session's client."""
 Send = Callable[[Json], Awaitable[bool]]
@@ -26,7 +28,8 @@ def refusal(code: int, text: str) -> Json:
 class Asking:
     """The requests of this process that wait for a client's answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: str = "") -> None:
+        self._worker = worker
         self._waiting: dict[str, dict[str, asyncio.Future[Json]]] = {}
 
     async def ask(self, owner: str, capabilities: Json, message: Json, send: Send) -> Json:
@@ -41,7 +44,7 @@ class Asking:
         waiting = self._waiting.setdefault(owner, {})
         if len(waiting) >= AT_ONCE:
             return refusal(INTERNAL_ERROR, f"The client has {AT_ONCE} requests to answer already.")
-        id = f"sy-{short_id()}"
+        id = f"sy-{self._worker}-{short_id()}"
         answered = waiting[id] = asyncio.get_running_loop().create_future()
         try:
             if not await send({**message, "id": id}):
@@ -55,6 +58,12 @@ class Asking:
             del waiting[id]
             if not waiting:
                 self._waiting.pop(owner, None)
+
+    @staticmethod
+    def worker_of(id: object) -> str | None:
+        """Return the process that asked under this id; None for one that is not ours."""
+        parts = id.split("-") if isinstance(id, str) and len(id) < 80 else []
+        return parts[1] if len(parts) == 3 and parts[0] == "sy" and len(parts[1]) == WORKER else None
 
     def answer(self, owner: str, message: Json) -> bool:
         """Take a client's answer; False when nothing of this session's waits for it here."""

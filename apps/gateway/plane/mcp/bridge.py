@@ -14,14 +14,22 @@ from apps.common.errors import SwitchyardError, UpstreamProtocolError, Validatio
 from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Call, Json
 from apps.gateway.plane.config import PlaneConfig
-from apps.gateway.plane.jsonrpc import INVALID_PARAMS, RESOURCE_NOT_FOUND_LEGACY
+from apps.gateway.plane.jsonrpc import INVALID_PARAMS, MISSING_CAPABILITY, RESOURCE_NOT_FOUND_LEGACY
+from apps.gateway.plane.mcp.asking import AT_ONCE, FORWARDED
 from apps.gateway.plane.mcp.params import param_headers
 from apps.gateway.plane.mcp.revisions import META
+from apps.gateway.plane.mcp.tasks import ABOUT as ABOUT_TASKS
+from apps.gateway.plane.mcp.tasks import TaskHandles, without_tasks
+from apps.gateway.plane.mcp.watching import declare
+from apps.gateway.plane.snapshot import caller_name
 from apps.servers.domain import MODERN_REVISIONS
 from apps.servers.transports.base import UpstreamAnswer, UpstreamRequest
 
 _MODERN_MEMBERS = ("resultType", "ttlMs", "cacheScope")
 STATE_SECONDS = 3600
+URL_ELICITATION_REQUIRED = -32042
+URL_STATE = "u."
+"""Stands for nothing but "call again"; states of servers are base64 and have no dot."""
 
 
 class NotExpressible(SwitchyardError):
@@ -30,12 +38,24 @@ class NotExpressible(SwitchyardError):
     slug, title, status, jsonrpc_code = "not-expressible", "The caller's protocol revision cannot express this", 501, -32603
 
 
+def _declared(call: Call) -> Json:
+    """Return what a client has declared, less what it cannot be asked for on this request (it reads no stream)."""
+    if call.modern or not call.capabilities:
+        return call.capabilities
+    declared = without_tasks(call.capabilities)
+    if call.on_request is not None:
+        return declared
+    asked = FORWARDED.values()
+    return {name: value for name, value in declared.items() if name not in asked}
+
+
 class Bridge:
     """Translates requests and answers."""
 
     def __init__(self, config: PlaneConfig, keyring: Keyring) -> None:
         self._config = config
         self._states = keyring.for_purpose(b"request-state")
+        self.tasks = TaskHandles(keyring)
 
     def request(self, call: Call) -> UpstreamRequest:
         """Return the request as the server gets it. Raises ValidationFailed for a `requestState` that is not the caller's."""
@@ -56,27 +76,39 @@ class Bridge:
                 params["name"] = call.item.facts.name
             elif call.method == "completion/complete" and params["ref"].get("type") == "ref/prompt":
                 params["ref"] = {**params["ref"], "name": call.item.facts.name}
-        if "requestState" in params:
+        if call.task:
+            params["taskId"] = call.task
+        if params.get("requestState") == URL_STATE:
+            # what the user had to do elsewhere is done, or not: the server sees it by itself
+            params.pop("requestState")
+            params.pop("inputResponses", None)
+        elif "requestState" in params:
             params["requestState"] = self._open_state(call, params["requestState"])
         headers = {}
         if call.method == "tools/call" and call.item is not None:
-            headers = param_headers(call.item, params.get("arguments") or {})
+            http = facts.transport == "http" and any(one in MODERN_REVISIONS for one in facts.revisions)
+            headers = param_headers(call.item, params.get("arguments") or {}, http=http)
         request = UpstreamRequest(
             method=call.method,
             params=params,
             timeout=facts.timeout_seconds,
             max_bytes=self._config.answer_bytes,
             client_info=call.client_info,
-            client_capabilities=call.capabilities,
+            client_capabilities=_declared(call),
             log_level=call.log_level,
             param_headers=headers,
-            caller=f"{call.caller.principal.kind}:{call.caller.principal.id}",
+            caller=caller_name(call.caller),
+            session=call.session or "",
         )
+        if call.send is not None:
+            declare(request, call.capabilities)
+            return request
         if call.on_message is not None and (progress is not None or not call.modern or call.log_level is not None):
             request.on_message = self._relay(call, progress)
-        if call.on_request is not None:
+        request.on_request = call.on_request
+        if call.on_request is not None and not call.modern:
             # where the server speaks both eras, its requests reach such a caller in the caller's own
-            request.on_request, request.era = call.on_request, "legacy"
+            request.era = "legacy"
         return request
 
     def _relay(self, call: Call, progress: Any) -> Any:
@@ -96,6 +128,8 @@ class Bridge:
         """Return (result, 0, "", None) or (None, code, message, data) in the caller's era. Raises NotExpressible, UpstreamProtocolError."""
         spoke_modern = answer.revision in MODERN_REVISIONS
         if answer.error is not None:
+            if call.modern and answer.error.get("code") == URL_ELICITATION_REQUIRED:
+                return self._visit_first(call, answer.error)
             return self._error(call, answer.error)
         result = answer.result
         if not isinstance(result, dict):
@@ -109,6 +143,10 @@ class Bridge:
                     result.setdefault("cacheScope", "private")
             elif kind == "input_required" and "requestState" in result:
                 result = {**result, "requestState": self._seal_state(call, result["requestState"])}
+            elif kind == "task":
+                result = self.tasks.begun(call, result)
+            if call.method in ABOUT_TASKS:
+                result = self.tasks.told(call, result)
             return result, 0, "", None
         if spoke_modern:
             if result.get("resultType", "complete") != "complete":
@@ -121,6 +159,22 @@ class Bridge:
             if structured is not None and not isinstance(structured, dict):
                 result["structuredContent"] = {"result": structured}
         return result, 0, "", None
+
+    def _visit_first(self, call: Call, error: Json) -> tuple[Json | None, int, str, Any]:
+        """Put "the user has to visit these addresses first" (2025-11-25, error -32042) as 2026-07-28 does: as requests to the client."""
+        data = error.get("data")
+        wanted = data.get("elicitations") if isinstance(data, dict) else None
+        if not isinstance(wanted, list) or not wanted or not all(isinstance(one, dict) for one in wanted):
+            raise UpstreamProtocolError("The server wants its user to visit an address and does not say which.")
+        elicitation = call.capabilities.get("elicitation")
+        if not isinstance(elicitation, dict) or "url" not in elicitation:
+            needed: Json = {"requiredCapabilities": {"elicitation": {"url": {}}}}
+            return None, MISSING_CAPABILITY, "The server needs a client that can send its user to an address.", needed
+        requests = {
+            f"visit-{number}": {"method": "elicitation/create", "params": {"mode": "url", **one}}
+            for number, one in enumerate(wanted[:AT_ONCE], 1)
+        }
+        return {"resultType": "input_required", "inputRequests": requests, "requestState": URL_STATE}, 0, "", None
 
     def _error(self, call: Call, error: Json) -> tuple[None, int, str, Any]:
         code, message = error.get("code"), error.get("message")

@@ -1,4 +1,4 @@
-"""The door `/mcp` and `/mcp/<toolset>`: outside checks, credential, body, era; then the front of that era."""
+"""The doors `/mcp` and `/sse`, each with or without a toolset: outside checks, credential, body, era; then the front of that era."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,12 @@ from apps.common.jsontext import dumps
 from apps.gateway.plane.http import ClientGone, Headers, Receive, Scope, Send, read_body, send_empty, send_json
 from apps.gateway.plane.jsonrpc import error_of, parse, valid_id
 from apps.gateway.plane.log import log_defect
+from apps.gateway.plane.mcp.batches import serve_batch
 from apps.gateway.plane.mcp.legacy import end_session, serve_legacy, serve_stream
 from apps.gateway.plane.mcp.modern import serve_modern
 from apps.gateway.plane.mcp.revisions import META_VERSION, MODERN, STATUS_OF_CODE
+from apps.gateway.plane.mcp.sse import Channel, SseReply, serve_sse
+from apps.gateway.plane.mcp.sseposts import DistantChannel, find_channel
 from apps.gateway.plane.mcp.visit import Visit
 from apps.gateway.plane.reply import Reply
 from apps.gateway.plane.snapshot import Caller
@@ -35,8 +38,10 @@ _OWN_STATUS = frozenset((401, 403, 404, 405, 413, 415, 429, 503))
 _PARSE_ON_LOOP = 256 * 1024
 
 
-async def serve_mcp(plane: "Plane", slug: str, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one HTTP request to `/mcp` or `/mcp/<slug>`."""
+async def serve_mcp(
+    plane: "Plane", slug: str, scope: Scope, receive: Receive, send: Send, *, sse: bool = False, posted: bool = False
+) -> None:
+    """Serve one HTTP request to `/mcp` or `/mcp/<slug>`; with `sse` to `/sse`, with `posted` to where its messages go."""
     id: Any = None
     asked = Headers(scope["headers"])
     address, passed_on = plane.guard.address(scope, asked)
@@ -45,6 +50,7 @@ async def serve_mcp(plane: "Plane", slug: str, scope: Scope, receive: Receive, s
     caller: Caller | None = None
     visit: Visit | None = None
     message: Any = None
+    channel: Channel | DistantChannel | None = None
     try:
         headers = plane.guard.check(asked)
         method = scope["method"]
@@ -58,9 +64,16 @@ async def serve_mcp(plane: "Plane", slug: str, scope: Scope, receive: Receive, s
         snapshot, caller = await plane.auth.authenticate(asked, address, passed_on)
         target = find_target(snapshot, caller, slug)
         accept = asked.get(b"accept") or ""
-        reply = Reply(send, accepts_stream="text/event-stream" in accept, headers=headers)
+        reply = (SseReply if sse else Reply)(send, accepts_stream="text/event-stream" in accept, headers=headers)
         visit = Visit(plane, snapshot, caller, target, reply, address=address, size=0)
-        if method != "POST":
+        if sse:
+            if method == "GET":
+                await serve_sse(visit, receive)
+                return
+            if method != "POST" or not posted:
+                raise MethodNotAllowed("GET opens the event stream; its first event names the address to POST to.", allow="GET")
+            channel = find_channel(visit, scope["query_string"])
+        elif method != "POST":
             if asked.get(b"mcp-protocol-version") == MODERN:
                 raise MethodNotAllowed(f"{MODERN} has POST alone.")
             if method == "GET":
@@ -78,13 +91,18 @@ async def serve_mcp(plane: "Plane", slug: str, scope: Scope, receive: Receive, s
             snapshot, caller = await plane.auth.authenticate(asked, address, passed_on)
             visit.renew(snapshot, caller, find_target(snapshot, caller, slug))
         message = parse(body) if len(body) <= _PARSE_ON_LOOP else await asyncio.to_thread(parse, body)
+        if plane.tap is not None:
+            plane.tap.received(visit, message, asked, channel.session.sid if channel is not None else None)
+        if channel is not None:
+            await channel.take(visit, message)
+            return
         if not isinstance(message, dict):
-            what = (
-                "Batches are not accepted here; send one message per request."
-                if isinstance(message, list)
-                else "The message must be an object."
-            )
-            raise InvalidRequest(what)
+            if not isinstance(message, list):
+                raise InvalidRequest("The message must be an object.")
+            if asked.get(b"mcp-protocol-version") == MODERN:
+                raise InvalidRequest("Batches are not accepted here; send one message per request.")
+            await serve_batch(visit, message, asked)
+            return
         id = message.get("id")
         if not valid_id(id):
             id = None
@@ -145,7 +163,7 @@ async def _answer_error(
     if isinstance(error, (AuditUnavailable, NotReady)) or "retry_after" in error.extra:
         extra = (*extra, (b"retry-after", str(error.extra.get("retry_after", 1)).encode()))
     if isinstance(error, MethodNotAllowed):
-        extra = ((b"allow", _POST if modern else _METHODS),)
+        extra = ((b"allow", error.extra.get("allow", "").encode() or (_POST if modern else _METHODS)),)
     status = error.status if error.status in _OWN_STATUS else STATUS_OF_CODE.get(code, error.status)
     if isinstance(error, MethodNotFound) and not modern:
         status = 200

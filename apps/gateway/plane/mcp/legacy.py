@@ -2,20 +2,25 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from apps.common.errors import InvalidRequest, MethodNotAllowed, MethodNotFound, UnsupportedRevision, ValidationFailed
 from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Answer, Call, Json
 from apps.gateway.plane.http import Headers, Receive, send_empty
-from apps.gateway.plane.jsonrpc import MAX_ID, REQUEST_CANCELLED, error_bytes, result_bytes, valid_id
+from apps.gateway.plane.jsonrpc import MAX_ID, REQUEST_CANCELLED, result_bytes, valid_id
+from apps.gateway.plane.mcp.answers import legacy_answer
 from apps.gateway.plane.mcp.asking import FORWARDED
 from apps.gateway.plane.mcp.envelope import client_label
 from apps.gateway.plane.mcp.lists import LISTS
-from apps.gateway.plane.mcp.revisions import ASSUMED_LEGACY, LATEST_LEGACY, LEGACY, LOG_LEVELS, MODERN
+from apps.gateway.plane.mcp.resuming import keep, serve_standalone, take_up
+from apps.gateway.plane.mcp.revisions import ASSUMED_LEGACY, LEGACY, LOG_LEVELS, MODERN
 from apps.gateway.plane.mcp.session import Session
-from apps.gateway.plane.mcp.streams import Stream
+from apps.gateway.plane.mcp.shared import ROOTS_CHANGED
 from apps.gateway.plane.mcp.visit import CALLS, Visit
+from apps.gateway.plane.snapshot import caller_name
+from apps.servers.transports.watching import SUBSCRIBE, UNSUBSCRIBE
 
 _SESSION = b"mcp-session-id"
 
@@ -34,47 +39,90 @@ class LegacyLive:
             self.levels.pop(next(iter(self.levels)))
         self.levels[sid] = level
 
-    def cancel(self, owner: str, request_id: Any) -> None:
-        """Cancel a call in flight, if it is this session's."""
+    def cancel(self, owner: str, request_id: Any) -> bool:
+        """Cancel a call in flight, if it is this session's; False when it is not here."""
         task = self.running.get((owner, request_id))
-        if task is not None:
-            self.cancelled.add(task)
-            task.cancel()
+        if task is None:
+            return False
+        self.cancelled.add(task)
+        task.cancel()
+        return True
 
 
 async def serve_legacy(visit: Visit, message: Json, headers: Headers, receive: Receive) -> None:
     """Answer one legacy message. Raises SessionGone, and other typed errors for what is refused before it is a call."""
-    reply, method, id = visit.reply, message.get("method"), message.get("id")
-    if method is None and ("result" in message or "error" in message):
-        visit.plane.asking.answer(_owner(visit, _session(visit, headers)), message)
-        await reply.accept()
+    if is_answer(message):
+        take_answer(visit, open_session(visit, headers), message)
+        await visit.reply.accept()
         return
+    method, params = read_message(message)
+    version = headers.get(b"mcp-protocol-version")
+    if method == "initialize":
+        await _initialize(visit, message.get("id"), params)
+        return
+    check_version(version)
+    session = open_session(visit, headers)
+    enter(visit, session, version)
+    await converse(visit, session, message, method, params, receive)
+
+
+def is_answer(message: Json) -> bool:
+    """Tell whether a message answers one of our requests."""
+    return message.get("method") is None and ("result" in message or "error" in message)
+
+
+def take_answer(visit: Visit, session: Session | None, message: Json) -> None:
+    """Give an answer to who waits for it in this session, if anybody does."""
+    visit.plane.shared.answer(_owner(visit, session), message)
+
+
+def read_message(message: Json) -> tuple[str, Json]:
+    """Return method and parameters of a request or notification. Raises InvalidRequest, ValidationFailed."""
+    method = message.get("method")
     if not isinstance(method, str):
         raise InvalidRequest("The message has no method.")
     params = message.get("params", {})
     if not isinstance(params, dict):
         raise ValidationFailed("params must be an object.")
-    if "id" in message and not valid_id(id):
+    if "id" in message and not valid_id(message["id"]):
         raise InvalidRequest(f"id must be an integer or a string of at most {MAX_ID} characters.")
-    version = headers.get(b"mcp-protocol-version")
-    if version is not None and version not in LEGACY and method != "initialize":
+    return method, params
+
+
+def check_version(version: str | None) -> None:
+    """Raise UnsupportedRevision for an MCP-Protocol-Version that is not spoken with a handshake."""
+    if version is not None and version not in LEGACY:
         raise UnsupportedRevision("Unsupported protocol version", supported=[MODERN, *LEGACY], requested=version[:100])
-    if method == "initialize":
-        await _initialize(visit, id, params)
+
+
+def enter(visit: Visit, session: Session | None, version: str | None) -> None:
+    """Note which session a visit is in, or which revision it speaks without one."""
+    if session is None:
+        visit.revision = version or ASSUMED_LEGACY
         return
-    session = _session(visit, headers)
-    visit.revision = session.revision if session is not None else version or ASSUMED_LEGACY
-    if session is not None:
-        visit.client = client_label(session.client_info)
-        visit.session = session.sid
+    visit.revision, visit.session = session.revision, session.sid
+    visit.client = client_label(session.client_info)
+    visit.client_info, visit.capabilities = session.client_info, session.capabilities
+
+
+async def converse(
+    visit: Visit, session: Session | None, message: Json, method: str, params: Json, receive: Receive | None
+) -> None:
+    """Answer a request, or take a notification, of a client that has shaken hands. Raises a typed error for what is no call."""
+    reply, id = visit.reply, message.get("id")
     if "id" not in message:
         if method == "notifications/cancelled" and valid_id(cancelled := params.get("requestId")):
-            visit.plane.live.cancel(_owner(visit, session), cancelled)
+            visit.plane.shared.cancel(_owner(visit, session), cancelled)
+        elif method == ROOTS_CHANGED and session is not None:
+            servers = [server.facts.id for server in visit.target.servers(visit.snapshot)]
+            visit.plane.shared.roots_changed(session, caller_name(visit.caller), servers)
         await reply.accept()
     elif method in LISTS:
         await visit.list(id, method, params, modern=False)
-    elif method in CALLS:
+    elif method in CALLS or method == SUBSCRIBE:
         await _call(visit, session, id, method, params, receive)
+    elif method == UNSUBSCRIBE:
+        await _unsubscribe(visit, session, id, params)
     elif method == "ping":
         await reply.finish(200, result_bytes(id, b"{}"))
     elif method == "logging/setLevel":
@@ -83,7 +131,8 @@ async def serve_legacy(visit: Visit, message: Json, headers: Headers, receive: R
         raise MethodNotFound(f"Method not found: {method[:100]}")
 
 
-def _session(visit: Visit, headers: Headers) -> Session | None:
+def open_session(visit: Visit, headers: Headers) -> Session | None:
+    """Return the session that a request names, if it names one. Raises SessionGone."""
     token = headers.get(_SESSION)
     if token is None:
         return None
@@ -94,33 +143,43 @@ def _owner(visit: Visit, session: Session | None) -> str:
     return session.sid if session is not None else f"{visit.caller.principal.id} {visit.target.slug}"
 
 
-async def _initialize(visit: Visit, id: Any, params: Json) -> None:
-    reply, wanted = visit.reply, params.get("protocolVersion")
+def shake_hands(visit: Visit, id: Any, params: Json, offered: tuple[str, ...]) -> Json:
+    """Note who the client is and which revision is spoken; return the capabilities that it declares. Raises ValidationFailed."""
+    wanted = params.get("protocolVersion")
     if id is None or not isinstance(wanted, str):
         raise ValidationFailed("initialize needs an id and params.protocolVersion.")
-    revision = wanted if wanted in LEGACY else LATEST_LEGACY
     info, capabilities = params.get("clientInfo"), params.get("capabilities")
-    visit.revision, visit.client = revision, client_label(info)
+    visit.revision, visit.client = wanted if wanted in offered else offered[0], client_label(info)
+    visit.client_info, visit.capabilities = info if isinstance(info, dict) else None, capabilities
+    return capabilities if isinstance(capabilities, dict) else {}
+
+
+async def _initialize(visit: Visit, id: Any, params: Json) -> None:
+    capabilities = shake_hands(visit, id, params, LEGACY)
     token = visit.plane.sessions.issue(
         principal=visit.caller.principal.id,
         toolset=visit.target.slug,
-        revision=revision,
-        client_info=info,
-        capabilities=capabilities if isinstance(capabilities, dict) else {},
+        revision=visit.revision,
+        client_info=params.get("clientInfo"),
+        capabilities=capabilities,
         seconds=visit.plane.config.session_seconds,
     )
     visit.session = visit.plane.sessions.open(token, principal=visit.caller.principal.id, toolset=visit.target.slug).sid
     visit.note("session.initialized")
-    result = visit.plane.lists.initialize(visit.snapshot, visit.caller, visit.target, revision)
-    await reply.finish(200, result_bytes(id, result), ((_SESSION, token.encode()),))
+    result = visit.plane.lists.initialize(visit.snapshot, visit.caller, visit.target, visit.revision)
+    await visit.reply.finish(200, result_bytes(id, result), ((_SESSION, token.encode()),))
 
 
-async def _call(visit: Visit, session: Session | None, id: Any, method: str, params: Json, receive: Receive) -> None:
+async def _call(visit: Visit, session: Session | None, id: Any, method: str, params: Json, receive: Receive | None) -> None:
     live = visit.plane.live
     call = visit.call(method, params, modern=False)
+    if method == SUBSCRIBE:
+        call.send = partial(visit.plane.watching.subscribe, _required(session))
     level = live.levels.get(session.sid) if session is not None else None
     call.log_level = level or "info"
     if session is not None:
+        if receive is not None and visit.reply.accepts_stream:
+            keep(visit, session)
         call.capabilities = session.capabilities
         call.client_info = session.client_info or None
         if visit.reply.accepts_stream and any(name in session.capabilities for name in FORWARDED.values()):
@@ -153,23 +212,31 @@ def _asker(visit: Visit, session: Session, call: Call) -> Callable[[Json], Await
         return await visit.reply.event(dumps(message))
 
     async def ask(message: Json) -> Json:
-        outcome = await visit.plane.asking.ask(session.sid, session.capabilities, message, send)
-        method = message.get("method")
-        visit.note(
-            "call.asked",
-            action=method[:40] if isinstance(method, str) else None,
-            details={"call_id": call.call_id, "answered": "result" if "result" in outcome else "error"},
-        )
+        visit.plane.pipeline.rest(call)
+        try:
+            outcome = await visit.plane.asking.ask(session.sid, session.capabilities, message, send)
+        finally:
+            visit.plane.pipeline.go_on(call)
+        visit.plane.recorder.asked(call, str(message.get("method")), "result" if "result" in outcome else "error")
         return outcome
 
     return ask
 
 
-def legacy_answer(id: Any, answer: Answer) -> tuple[int, bytes]:
-    """Return status and body of a call's answer."""
-    if answer.result is not None:
-        return 200, result_bytes(id, answer.raw)
-    return answer.status, error_bytes(id, answer.code, answer.message, answer.data)
+def _required(session: Session | None) -> Session:
+    if session is None:
+        raise InvalidRequest("A subscription belongs to a session: initialize, and send Mcp-Session-Id.")
+    return session
+
+
+async def _unsubscribe(visit: Visit, session: Session | None, id: Any, params: Json) -> None:
+    """Serve `resources/unsubscribe`, which asks nobody: giving up is always allowed."""
+    uri = params.get("uri")
+    if not isinstance(uri, str) or not uri:
+        raise ValidationFailed("params.uri must be a string that is not empty.")
+    if visit.plane.watching.unsubscribe(_required(session), uri):
+        visit.note("session.unsubscribed", action=UNSUBSCRIBE, details={"uri": uri[:300]})
+    await visit.reply.finish(200, result_bytes(id, b"{}"))
 
 
 async def _set_level(visit: Visit, session: Session | None, id: Any, params: Json) -> None:
@@ -177,29 +244,32 @@ async def _set_level(visit: Visit, session: Session | None, id: Any, params: Jso
     if level not in LOG_LEVELS:
         raise ValidationFailed(f"params.level must be one of {', '.join(LOG_LEVELS)}.")
     if session is not None:
-        visit.plane.live.set_level(session.sid, level)
+        visit.plane.shared.set_level(session, level)
     await visit.reply.finish(200, result_bytes(id, b"{}"))
 
 
 async def serve_stream(visit: Visit, headers: Headers, receive: Receive) -> None:
-    """Serve GET: the session's standalone stream. Raises SessionGone; MethodNotAllowed without a session, so that nobody reads it as an expired one."""
-    session = _session(visit, headers)
+    """Serve GET: the session's standalone stream, or the one that Last-Event-ID names. Raises SessionGone, StreamGone, Overloaded;
+    MethodNotAllowed without a session, so that nobody reads it as an expired one.
+    """
+    session = open_session(visit, headers)
     if session is None or not visit.reply.accepts_stream:
         raise MethodNotAllowed("There is no stream without a session, and none without Accept: text/event-stream.")
-    visit.revision, visit.session = session.revision, session.sid
+    enter(visit, session, None)
     visit.plane.streams.admit(visit.caller)
-    await visit.reply.comment()
-    stream = Stream(visit.caller, visit.target.slug, ("tools", "resources", "prompts"), visit.reply)
-    await visit.plane.streams.serve(stream, visit.snapshot, visit.target, receive)
-    await visit.reply.finish_stream(b"")
+    last = headers.get(b"last-event-id")
+    if last:
+        await take_up(visit, session, last, receive)
+    else:
+        await serve_standalone(visit, session, receive)
 
 
 async def end_session(visit: Visit, headers: Headers, send: Any) -> None:
     """Serve DELETE: end the session. Raises SessionGone."""
-    session = _session(visit, headers)
+    session = open_session(visit, headers)
     if session is None:
         raise MethodNotAllowed("There is no session to end: Mcp-Session-Id is missing.")
-    visit.plane.sessions.end(session)
+    visit.plane.shared.end(session)
     visit.session = session.sid
     visit.note("session.ended")
     await send_empty(send, 204)

@@ -6,6 +6,7 @@ from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Json
 from apps.gateway.plane.config import PlaneConfig
 from apps.gateway.plane.mcp.revisions import LEGACY, META_SERVER, MODERN
+from apps.gateway.plane.mcp.tasks import EXTENSION as TASKS
 from apps.gateway.plane.snapshot import Caller, Snapshot
 from apps.gateway.plane.views import Target, page, visible
 from apps.tools.domain.facts import KINDS
@@ -40,17 +41,17 @@ class Lists:
             for name in ("tools", "resources", "prompts"):
                 if name in offered or any(server.own[kind] for kind in _KINDS_OF[name]):
                     found.setdefault(name, {"listChanged": True})
+            resources = offered.get("resources")
+            if isinstance(resources, dict) and resources.get("subscribe") is True:
+                found["resources"]["subscribe"] = True
             for name in ("completions", "logging"):
                 if name in offered:
                     found.setdefault(name, {})
         if not found or (target.server is None and "tools" not in found):
             found["tools"] = {"listChanged": True}
-        if modern:
-            extensions = target.server.facts.capabilities.get("extensions") if target.server is not None else None
-            if isinstance(extensions, dict):
-                kept = {name: value for name, value in extensions.items() if name not in _NOT_CARRIED}
-                if kept:
-                    found["extensions"] = kept
+        extensions = _extensions(snapshot, target, modern=modern)
+        if extensions:
+            found["extensions"] = extensions
         return found
 
     def initialize(self, snapshot: Snapshot, caller: Caller, target: Target, revision: str) -> bytes:
@@ -102,5 +103,20 @@ def anything(snapshot: Snapshot, caller: Caller, target: Target) -> bool:
 
 
 _KINDS_OF = {"tools": ("tool",), "resources": ("resource", "template"), "prompts": ("prompt",)}
-_NOT_CARRIED = frozenset({"io.modelcontextprotocol/tasks"})
-"""Extensions that need more of a gateway than relaying results; announcing one that is not carried would be untrue."""
+
+
+def _extensions(snapshot: Snapshot, target: Target, *, modern: bool) -> Json:
+    """Return the extensions that are carried here: a server's own in its toolset, tasks wherever one has them.
+
+    Tasks are not for clients of the initialize era, which have no words for them, nor from a server of that era alone.
+    """
+    found: Json = {}
+    for server in target.servers(snapshot):
+        offered = server.facts.capabilities.get("extensions")
+        if not isinstance(offered, dict):
+            continue
+        if target.server is not None:
+            found |= {name: value for name, value in offered.items() if name != TASKS}
+        if modern and TASKS in offered and MODERN in server.facts.revisions:
+            found[TASKS] = offered[TASKS] if target.server is not None else {}
+    return found

@@ -93,12 +93,12 @@ class SessionSealer:
             raise SessionGone
         return session
 
-    def end(self, session: Session) -> None:
+    def end(self, sid: str, expires: int) -> None:
         """Remember that a session was ended, until it would have expired."""
         now = int(time.time())
         if len(self._ended) > SESSIONS_REMEMBERED:
             self._ended = {sid: expires for sid, expires in self._ended.items() if expires > now}
-        self._ended[session.sid] = session.expires
+        self._ended[sid] = expires
 
     def _decrypt(self, token: str) -> Session:
         if len(token) > MAX_TOKEN:

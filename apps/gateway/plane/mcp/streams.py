@@ -1,13 +1,13 @@
-"""Long-lived streams to clients: the legacy standalone stream and `subscriptions/listen`; both tell of changed lists."""
+"""Long-lived streams to clients: the legacy standalone stream and `subscriptions/listen`; both tell of changed lists and resources."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any
 
 from apps.common.clock import now_us
-from apps.common.errors import NotFound, Overloaded
+from apps.common.errors import NotFound, Overloaded, SwitchyardError
 from apps.common.jsontext import dumps
 from apps.gateway.plane.config import PlaneConfig
 from apps.gateway.plane.http import Receive
@@ -18,13 +18,15 @@ from apps.gateway.plane.reply import Reply
 from apps.gateway.plane.snapshot import Caller, Snapshot
 from apps.gateway.plane.store import SnapshotStore
 from apps.gateway.plane.upstreams import UpstreamPool
-from apps.gateway.plane.views import Target, find_target, visible
+from apps.gateway.plane.views import Target, find_resource, find_target, paused, visible
 
 CHANGES = {"tools": ("tool",), "resources": ("resource", "template"), "prompts": ("prompt",)}
 FOLLOWED = 16
 """Servers behind one toolset whose announcements are followed for its streams; the others are looked at on schedule."""
 SHARE = 16
 """One principal may have this part of all streams: 256 of 4,096."""
+UPDATES = 1024
+"""Resources that a slow client has yet to be told of; a client watches fewer."""
 SETTLE = 0.05
 """Seconds in which several changes become one notice."""
 
@@ -32,18 +34,29 @@ SETTLE = 0.05
 class Stream:
     """One client's stream: what it is told of, and what it was last told about."""
 
-    __slots__ = ("caller", "closed", "due", "kinds", "reply", "slug", "state", "subscription", "wake")
+    __slots__ = ("caller", "closed", "due", "kinds", "reply", "session", "slug", "state", "subscription", "updates", "wake")
 
-    def __init__(self, caller: Caller, slug: str, kinds: tuple[str, ...], reply: Reply, subscription: Any = None) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        slug: str,
+        kinds: tuple[str, ...],
+        reply: Reply,
+        subscription: Any = None,
+        session: str = "",
+    ) -> None:
         self.caller = caller
         self.slug = slug
         self.kinds = kinds
         self.reply = reply
         self.subscription = subscription
+        self.session = session
         self.closed = asyncio.Event()
         self.wake = asyncio.Event()
         self.due: dict[str, None] = {}
         """The lists that it has to be told of."""
+        self.updates: dict[str, None] = {}
+        """The resources that it has to be told of, by URI."""
         self.state: dict[str, int] = {}
 
     @property
@@ -52,12 +65,29 @@ class Stream:
         key = self.caller.key
         return inf if key is None or key.expires_us is None else (key.expires_us - now_us()) / 1e6
 
+    @property
+    def told(self) -> dict[str, int]:
+        """Return what its client was last told of, for `state` of a stream that goes on from there."""
+        return {kind: -1 if kind in self.due else number for kind, number in self.state.items()}
+
     def notice(self, kind: str) -> bytes:
         """Return the notification that a list has changed."""
-        message: dict[str, Any] = {"jsonrpc": "2.0", "method": f"notifications/{kind}/list_changed"}
+        return self._message(f"notifications/{kind}/list_changed", {})
+
+    def update(self, uri: str) -> bytes:
+        """Return the notification that a resource has changed."""
+        return self._message("notifications/resources/updated", {"uri": uri})
+
+    def updated(self, server_id: str, uri: str) -> None:
+        """Tell the client that a resource has changed, when its turn comes (a `Watcher`)."""
+        if len(self.updates) < UPDATES:
+            self.updates[uri] = None
+            self.wake.set()
+
+    def _message(self, method: str, params: dict[str, Any]) -> bytes:
         if self.subscription is not None:
-            message["params"] = {"_meta": {META_SUBSCRIPTION: self.subscription}}
-        return dumps(message)
+            params["_meta"] = {META_SUBSCRIPTION: self.subscription}
+        return dumps({"jsonrpc": "2.0", "method": method, **({"params": params} if params else {})})
 
 
 class Streams:
@@ -85,6 +115,11 @@ class Streams:
         """Return how many streams are open."""
         return len(self._open)
 
+    @property
+    def closing(self) -> bool:
+        """Tell whether this process takes no streams any more."""
+        return self._closing
+
     def admit(self, caller: Caller) -> None:
         """Raise Overloaded when there is no room for another stream, or none of this caller's."""
         if self._closing or len(self._open) >= self._config.max_streams:
@@ -92,15 +127,30 @@ class Streams:
         if self._of_owner[caller.principal.id] >= self._config.max_streams // SHARE:
             raise Overloaded("This key has as many streams open here as one may have.", rule="streams-per-key", retry_after=5)
 
-    async def serve(self, stream: Stream, snapshot: Snapshot, target: Target, receive: Receive) -> None:
-        """Keep a stream until its client leaves, its key is revoked or expires, or this process stops. Raises Overloaded."""
+    async def serve(
+        self,
+        stream: Stream,
+        snapshot: Snapshot,
+        target: Target,
+        receive: Receive,
+        *,
+        first: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Keep a stream until its client leaves, its key is revoked or expires, or this process stops. Raises Overloaded.
+
+        `first` writes what comes before all notices and tells whether the stream goes on after it. One that comes with a `state` is
+        told of what differs from it.
+        """
         self.admit(stream.caller)
         owner = stream.caller.principal.id
-        stream.state = fingerprints(snapshot, stream.caller, target, stream.kinds)
+        if stream.state:
+            self._look(stream)
+        else:
+            stream.state = fingerprints(snapshot, stream.caller, target, stream.kinds)
         self._open.add(stream)
         self._of_owner[owner] += 1
         self._follow(snapshot, target)
-        tasks = [asyncio.create_task(work) for work in (client_gone(receive), stream.closed.wait(), self._tell(stream))]
+        tasks = [asyncio.create_task(work) for work in (client_gone(receive), stream.closed.wait(), self._tell(stream, first))]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -112,8 +162,10 @@ class Streams:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _tell(self, stream: Stream) -> None:
+    async def _tell(self, stream: Stream, first: Callable[[], Awaitable[bool]] | None) -> None:
         """Write to one client, at its own pace; return when its right to the stream has ended."""
+        if first is not None and not await first():
+            return
         while True:
             try:
                 async with asyncio.timeout(min(self._config.keepalive, max(stream.expires_in, 0.0) + 0.01)):
@@ -123,10 +175,28 @@ class Streams:
             stream.wake.clear()
             if stream.closed.is_set():
                 return
-            if not stream.due:
+            if not stream.due and not stream.updates:
                 await stream.reply.comment()
             while stream.due:
                 await stream.reply.event(stream.notice(stream.due.popitem()[0]))
+            while stream.updates:
+                uri = next(iter(stream.updates))
+                del stream.updates[uri]
+                if self._may_read(stream, uri):
+                    await stream.reply.event(stream.update(uri))
+
+    def _may_read(self, stream: Stream, uri: str) -> bool:
+        """Ask the policy again: a subscription is no right."""
+        snapshot = self._store.current
+        caller = current_caller(snapshot, stream.caller)
+        if caller is None:
+            return False
+        try:
+            target = find_target(snapshot, caller, stream.slug)
+            server = find_resource(snapshot, caller, target, uri)[0]
+        except SwitchyardError:
+            return False
+        return not server.facts.paused and not paused(target)
 
     def _follow(self, snapshot: Snapshot, target: Target) -> None:
         for index, server in enumerate(target.servers(snapshot)):
@@ -153,8 +223,7 @@ class Streams:
     def _look(self, stream: Stream) -> None:
         """Find out what a stream has to be told, and whether it may go on; waits for nobody."""
         snapshot = self._store.current
-        key = stream.caller.key
-        caller = snapshot.caller_of_key(key.digest) if key is not None else stream.caller
+        caller = current_caller(snapshot, stream.caller)
         if caller is None or stream.expires_in <= 0:
             stream.closed.set()
             return
@@ -170,6 +239,12 @@ class Streams:
                 stream.wake.set()
         stream.state = now
 
+    def end_session(self, sid: str) -> None:
+        """End the streams of a session."""
+        for stream in tuple(self._open):
+            if stream.session == sid:
+                stream.closed.set()
+
     def close_all(self) -> None:
         """End every stream, and take no new ones."""
         self._closing = True
@@ -181,6 +256,11 @@ class Streams:
         self.close_all()
         self._unsubscribe()
         self._task.cancel()
+
+
+def current_caller(snapshot: Snapshot, caller: Caller) -> Caller | None:
+    """Return a caller with the rights of now; None when its key is no longer good."""
+    return snapshot.caller_of_key(caller.key.digest) if caller.key is not None else caller
 
 
 def fingerprints(snapshot: Snapshot, caller: Caller, target: Target, kinds: tuple[str, ...]) -> dict[str, int]:

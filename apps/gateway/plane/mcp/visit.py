@@ -26,7 +26,10 @@ class Visit:
     __slots__ = (
         "address",
         "caller",
+        "capabilities",
         "client",
+        "client_info",
+        "heard",
         "plane",
         "quiet_below",
         "reply",
@@ -49,9 +52,20 @@ class Visit:
         self.size = size
         self.revision = ""
         self.client = ""
+        self.client_info: Json | None = None
+        self.capabilities: Json | None = None
+        """As the client declared them; None where it has not said anything yet."""
         self.session: str | None = None
+        self.heard: Any = None
+        """What a recording knows it by (see `tap`)."""
+        reply.visit = self
         self.quiet_below = 0
         """Place in LOG_LEVELS below which log messages are not forwarded."""
+
+    @property
+    def path(self) -> str:
+        """Return the address that the client has of this place."""
+        return f"{self.reply.door}/{self.target.slug}" if self.target.slug else self.reply.door
 
     def renew(self, snapshot: Snapshot, caller: Caller, target: Target) -> None:
         """Go on with the picture that is in force now."""
@@ -59,7 +73,7 @@ class Visit:
 
     def call(self, method: str, params: Json, *, modern: bool) -> Call:
         """Make the call that the pipeline runs."""
-        return Call(
+        call = Call(
             snapshot=self.snapshot,
             caller=self.caller,
             target=self.target,
@@ -71,7 +85,11 @@ class Visit:
             client=self.client,
             session=self.session,
             request_bytes=self.size,
+            door=self.reply.door,
         )
+        if self.plane.tap is not None:
+            self.plane.tap.began(self, call)
+        return call
 
     async def list(self, id: Any, method: str, params: Any, *, modern: bool) -> None:
         """Answer a list."""
@@ -79,19 +97,21 @@ class Visit:
         self.note("catalogue.listed", action=method, details={"given": given, "total": total})
         await self.reply.finish(200, result_bytes(id, raw))
 
-    async def run(self, call: Call, receive: Receive, *, leaving_cancels: bool) -> Answer | None:
+    async def run(self, call: Call, receive: Receive | None, *, leaving_cancels: bool) -> Answer | None:
         """Run a call while attending to its client; None when the client left, which cancelled it.
 
-        Attending costs nothing for calls that are answered at once: it begins a moment later.
+        Attending costs nothing for calls that are answered at once: it begins a moment later. Without a `receive` somebody else attends.
         """
         key = self.caller.key
         if key is not None:
             self.plane.facts.key_used(key.id, self.address, self.client)
-        if self.reply.accepts_stream:
-            call.on_message = self._forward
+            self.plane.sightings.note(self, 1)
+        if self.reply.accepts_stream and call.on_message is None:
+            call.on_message = self.forward
         task = asyncio.current_task() if leaving_cancels else None
         attendants = self.plane.attendants
-        attendants.begin(self, receive, task)
+        if receive is not None:
+            attendants.begin(self, receive, task)
         try:
             return await self.plane.pipeline.run(call)
         except asyncio.CancelledError:
@@ -100,9 +120,11 @@ class Visit:
             task.uncancel()
             return None
         finally:
-            attendants.end(self)
+            if receive is not None:
+                attendants.end(self)
 
-    async def _forward(self, message: Json) -> None:
+    async def forward(self, message: Json) -> None:
+        """Give the client a notification that belongs to its call, where it takes a stream."""
         if self.quiet_below and message.get("method") == "notifications/message":
             level = message.get("params", {}).get("level")
             if level in LOG_LEVELS and LOG_LEVELS.index(level) < self.quiet_below:
@@ -111,6 +133,7 @@ class Visit:
 
     def note(self, event_type: str, *, action: str | None = None, details: Json | None = None) -> None:
         """Record something that nobody's answer depends on."""
+        self.plane.sightings.note(self, 0)
         principal = self.caller.principal
         self.plane.recorder.note(
             event_type,
@@ -123,7 +146,7 @@ class Visit:
             revision=self.revision or None,
             action=action,
             details={
-                "path": f"/mcp/{self.target.slug}" if self.target.slug else "/mcp",
+                "path": self.path,
                 "address": self.address,
                 **(details or {}),
             },
@@ -149,7 +172,7 @@ class Visit:
             error_type=error.slug,
             request_bytes=self.size,
             details={
-                "path": f"/mcp/{self.target.slug}" if self.target.slug else "/mcp",
+                "path": self.path,
                 "address": self.address,
                 "rule": str(error.extra.get("rule", error.slug)),
                 "reason": error.detail[:500],
