@@ -21,6 +21,8 @@ from tests.engines import end_with_parent, free_port
 from tests.product import ROOT
 from tests.support import eventually
 
+pytestmark = pytest.mark.once  # what it is about does not know the database
+
 EXTENSION = "io.modelcontextprotocol/ui"
 MIME = "text/html;profile=mcp-app"
 SETTINGS = {"mimeTypes": [MIME], "x-new": {"a": 1}}

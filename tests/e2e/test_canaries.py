@@ -2,9 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from tests.e2e.canaries import choir, concert
 from tests.e2e.support import connect, made, rest, unique
 from tests.support import eventually
+
+pytestmark = pytest.mark.once  # what it is about does not know the database
 
 CLIENTS = 120
 

@@ -9,6 +9,8 @@ from tests.e2e.support import LEGACY, Client, made, rest
 from tests.e2e.test_asked_clients import ASKED, NAME, Asked, parked, servers  # noqa: F401 - a fixture
 from tests.support import eventually
 
+pytestmark = pytest.mark.once  # what it is about does not know the database
+
 
 @pytest.fixture
 def record(shared_product):

@@ -25,6 +25,8 @@ from tests.engines import end_with_parent, free_port
 from tests.product import ROOT
 from tests.support import eventually, eventually_async
 
+pytestmark = pytest.mark.once  # what it is about does not know the database
+
 DECLARED = {"elicitation": {"form": {}}, "extensions": {EXTENSION: {}, "com.example/other": {"x": 1}}}
 METHODS = ("tasks/get", "tasks/update", "tasks/cancel")
 

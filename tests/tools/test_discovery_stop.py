@@ -48,8 +48,8 @@ def test_a_stop_leaves_no_claim_behind(tmp_path, stopped):
         product.log_path.unlink()
         product.start()
         # what was cut short is taken up without being asked for
-        eventually(lambda: made(rest(product, "GET", "tools/?server=slow"))["results"], within=15)
-        eventually(lambda: claims(product) == [("", "")], within=15)
+        eventually(lambda: made(rest(product, "GET", "tools/?server=slow"))["results"], within=40)
+        eventually(lambda: claims(product) == [("", "")], within=40)
         assert made(rest(product, "POST", "servers/slow/discover/"))["unchanged"] == 1
     finally:
         product.destroy()
