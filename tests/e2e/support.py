@@ -5,7 +5,11 @@ import http.client
 import itertools
 import json
 import os
+import signal
+import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +18,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from tests.product import Product
+from tests.engines import end_with_parent, free_port
+from tests.product import ROOT, Product
 from tests.support import eventually
 
 MODERN = "2026-07-28"
@@ -273,3 +278,31 @@ def serving_memory(product: Product) -> int:
             if "run_process" in " ".join(process.cmdline()):
                 total += process.memory_info().rss
     return total
+
+
+# Programs of the tests
+
+
+@contextlib.contextmanager
+def program(module: str, *arguments: str) -> Iterator[str]:
+    """Run a module as an MCP server, with a free port as its first argument; gives its address when it listens."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, str(port), *arguments],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=end_with_parent(signal.SIGKILL),
+    )
+
+    def listening() -> bool:
+        assert process.poll() is None, "the server ended"
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        eventually(listening, within=30)
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        process.kill()
+        process.wait()

@@ -16,7 +16,7 @@ from mcp.client.extension import advertise
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.e2e.apps_server import HTML, URI
-from tests.e2e.support import Client, audit_mark, audit_rows, connect, made, rest, unique
+from tests.e2e.support import Client, audit_mark, audit_rows, connect, made, program, rest, unique
 from tests.engines import end_with_parent, free_port
 from tests.product import ROOT
 from tests.support import eventually
@@ -33,33 +33,14 @@ MODES = {"modern": "auto", "legacy": "legacy"}
 @pytest.fixture(scope="module", params=["modern", "legacy", "dual"])
 def slug(request, shared_product) -> Iterator[str]:
     """The server with apps, in one era or both."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.e2e.apps_server", str(port), request.param],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=end_with_parent(signal.SIGKILL),
-    )
-
-    def listening() -> bool:
-        assert process.poll() is None, "the server ended"
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        eventually(listening, within=30)
+    with program("tests.e2e.apps_server", request.param) as url:
         slug = unique(f"apps-{request.param}")
-        url = f"http://127.0.0.1:{port}/mcp"
         made(rest(shared_product, "POST", "servers/", {"slug": slug, "transport": "http", "url": url}))
         eventually(lambda: "clock" in Client(shared_product, "modern", f"/mcp/{slug}").names(), within=25)
         revisions = rest(shared_product, "GET", f"servers/{slug}/").json["revisions"]
         eras = {"modern": [True], "legacy": [False], "dual": [True, False]}[request.param]
         assert sorted({revision >= "2026" for revision in revisions}) == sorted(eras)
         yield slug
-    finally:
-        process.kill()
-        process.wait()
 
 
 @contextlib.asynccontextmanager

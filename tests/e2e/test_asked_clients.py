@@ -5,18 +5,12 @@ before a modern one (the call is made in rounds). Who may take up whose call, an
 import concurrent.futures
 import contextlib
 import json
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.raw import Wire
-from tests.e2e.support import LEGACY, META, Client, audit_mark, audit_rows, connect, made, recorded, rest, unique
-from tests.engines import end_with_parent, free_port
-from tests.product import ROOT
+from tests.e2e.support import LEGACY, META, Client, audit_mark, audit_rows, connect, made, program, recorded, rest, unique
 from tests.support import eventually
 
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
@@ -24,28 +18,8 @@ ASKED = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}}
 NAME = {"action": "accept", "content": {"response": "Ada"}}
 
 
-@contextlib.contextmanager
-def fixture(era: str) -> Iterator[str]:
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.conformance.fixture", str(port), "--era", era],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=end_with_parent(signal.SIGKILL),
-    )
-
-    def listening() -> bool:
-        assert process.poll() is None, "the server ended"
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        eventually(listening, within=30)
-        yield f"http://127.0.0.1:{port}/mcp"
-    finally:
-        process.kill()
-        process.wait()
+def fixture(era: str) -> contextlib.AbstractContextManager[str]:
+    return program("tests.conformance.fixture", "--era", era)
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
@@ -19,9 +16,8 @@ from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.e2e.raw import Wire
-from tests.e2e.support import META, Answer, Client, audit_mark, audit_rows, made, recorded, rest, unique
+from tests.e2e.support import META, Answer, Client, audit_mark, audit_rows, made, program, recorded, rest, unique
 from tests.e2e.tasks_server import CAPABILITIES, EXTENSION, LONG, NAME, SUBSCRIPTION
-from tests.engines import end_with_parent, free_port
 from tests.product import ROOT
 from tests.support import eventually, eventually_async
 
@@ -31,28 +27,8 @@ DECLARED = {"elicitation": {"form": {}}, "extensions": {EXTENSION: {}, "com.exam
 METHODS = ("tasks/get", "tasks/update", "tasks/cancel")
 
 
-@contextlib.contextmanager
-def served() -> Iterator[str]:
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.e2e.tasks_server", str(port)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=end_with_parent(signal.SIGKILL),
-    )
-
-    def listening() -> bool:
-        assert process.poll() is None, "the server ended"
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        eventually(listening, within=30)
-        yield f"http://127.0.0.1:{port}/mcp"
-    finally:
-        process.kill()
-        process.wait()
+def served() -> contextlib.AbstractContextManager[str]:
+    return program("tests.e2e.tasks_server")
 
 
 @pytest.fixture(scope="module", params=["http", "stdio"])

@@ -1,7 +1,8 @@
 """What servers announce beside their answers, handed to the gateway's events; and the pause between two attempts."""
 
+import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from apps.servers.transports.base import UpstreamEvents
@@ -64,3 +65,17 @@ class Backoff:
     def reset(self) -> None:
         """Forget the failures."""
         self.failures = 0
+
+
+async def reconnect(attempt: Callable[[], Awaitable[bool]]) -> None:
+    """Make a standing connection again and again, with growing pauses; return when `attempt` says that there is none to be had.
+
+    One that stood for 30 s is a fresh start for the pauses.
+    """
+    backoff, loop = Backoff(), asyncio.get_running_loop()
+    started = loop.time()
+    while await attempt():
+        if loop.time() - started > 30.0:
+            backoff.reset()
+        await asyncio.sleep(backoff.pause())
+        started = loop.time()

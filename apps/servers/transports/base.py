@@ -15,6 +15,15 @@ TASKS = "io.modelcontextprotocol/tasks"
 """The extension that the revisions before 2026-07-28 have no words for."""
 
 
+ASKED = frozenset(("sampling", "elicitation", "roots"))
+"""Capabilities of a client that let a server ask something of it."""
+
+
+def takes_requests(capabilities: Json) -> bool:
+    """Tell whether a client declares anything that a server may ask of it."""
+    return not ASKED.isdisjoint(capabilities)
+
+
 def without_tasks(capabilities: Json) -> Json:
     """Return a client's capabilities less the tasks extension."""
     extensions = capabilities.get("extensions")

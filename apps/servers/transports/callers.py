@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from apps.common.errors import AddressRefused, UpstreamError, UpstreamUnavailable
 from apps.common.jsontext import dumps
-from apps.servers.transports.base import Description, Json, UpstreamAnswer, UpstreamRequest
+from apps.servers.transports.base import Description, Json, UpstreamAnswer, UpstreamRequest, takes_requests
 from apps.servers.transports.era import LEGACY
 from apps.servers.transports.sse import SseUpstream
 from apps.servers.transports.stdio import StdioUpstream
@@ -28,8 +28,6 @@ OWN = 32
 """Sessions of one caller, who may declare other capabilities each time; beyond that the one of its own that was idle longest ends."""
 ASKERS = 16
 """Processes of one stdio server beside the common one, each for a caller who takes its requests."""
-ASKED = frozenset(("sampling", "elicitation", "roots"))
-"""Capabilities of a client that let a server ask something of it."""
 LANES = 8
 """Ways of one caller without sessions to a server whose questions cannot be tied to a call."""
 _AT_ONCE = 16
@@ -261,7 +259,7 @@ class UpstreamOfAskers:
         return await self._own.describe()
 
     async def _asks(self, request: UpstreamRequest) -> bool:
-        return any(name in ASKED for name in request.declared) and await self._own.era() == LEGACY
+        return takes_requests(request.declared) and await self._own.era() == LEGACY
 
     async def watch(self, request: UpstreamRequest) -> UpstreamAnswer:
         """See Upstream."""

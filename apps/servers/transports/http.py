@@ -13,7 +13,7 @@ from apps.common.errors import (
 )
 from apps.common.http import HttpClient
 from apps.servers.domain import LEGACY_REVISIONS, EndpointFacts, Secrets, ServerFacts
-from apps.servers.transports.announcements import Announcements, Backoff
+from apps.servers.transports.announcements import Announcements, reconnect
 from apps.servers.transports.base import Description, Json, UpstreamAnswer, UpstreamEvents, UpstreamRequest
 from apps.servers.transports.callers import Callers, Standing
 from apps.servers.transports.calls import Calls
@@ -246,7 +246,6 @@ class HttpUpstream:
 
     async def _follow(self) -> None:
         """Keep one stream of announcements open."""
-        backoff, loop = Backoff(), asyncio.get_running_loop()
         missed = False
 
         def opened() -> None:
@@ -256,8 +255,8 @@ class HttpUpstream:
                 self._announcements.everything()
                 self._watched.missed()
 
-        while True:
-            started = loop.time()
+        async def attempt() -> bool:
+            nonlocal missed
             try:
                 era = self._era or await self._find_era()
                 if era == LEGACY:
@@ -267,13 +266,13 @@ class HttpUpstream:
                 if not await follow:
                     self._silent = True
                     self._watched.refused()
-                    return
+                    return False
             except (UpstreamError, AddressRefused, NotModern, ModernOnly):
                 self._watched.failed("The server's stream of changes cannot be opened.")
             missed = True
-            if loop.time() - started > 30.0:
-                backoff.reset()
-            await asyncio.sleep(backoff.pause())
+            return True
+
+        await reconnect(attempt)
 
     def _plan_reaping(self) -> None:
         """End the session when nobody has used it for the server's idle time."""

@@ -10,7 +10,7 @@ from typing import Any
 from apps.common.errors import AddressRefused, UpstreamDied, UpstreamError, UpstreamProtocolError, UpstreamUnavailable
 from apps.common.http import HttpResponse, RequestHeaders
 from apps.servers.domain import LEGACY_REVISIONS
-from apps.servers.transports.announcements import Announcements, Backoff
+from apps.servers.transports.announcements import Announcements, reconnect
 from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
 from apps.servers.transports.floods import Flooded
 from apps.servers.transports.http_call_stream import CallStream
@@ -188,7 +188,6 @@ class LegacyHttp:
 
     async def follow(self) -> None:
         """Follow the session's standalone stream, reconnecting with growing pauses; return when the server has none."""
-        backoff, loop = Backoff(), asyncio.get_running_loop()
         missed = False
 
         def opened() -> None:
@@ -197,15 +196,15 @@ class LegacyHttp:
                 missed = False
                 self._watched.missed()
 
-        while True:
-            started = loop.time()
+        async def attempt() -> bool:
+            nonlocal missed
             with suppress(UpstreamError, AddressRefused, ModernOnly):
                 if not await self.listen(opened):
-                    return
+                    return False
             missed = True
-            if loop.time() - started > 30.0:
-                backoff.reset()
-            await asyncio.sleep(backoff.pause())
+            return True
+
+        await reconnect(attempt)
 
     def forget(self, session: LegacySession) -> None:
         """Drop the session that the server has lost, unless a newer one has taken its place."""

@@ -15,7 +15,7 @@ from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Call, Json
 from apps.gateway.plane.config import PlaneConfig
 from apps.gateway.plane.jsonrpc import INVALID_PARAMS, MISSING_CAPABILITY, RESOURCE_NOT_FOUND_LEGACY
-from apps.gateway.plane.mcp.asking import AT_ONCE, FORWARDED
+from apps.gateway.plane.mcp.asking import AT_ONCE
 from apps.gateway.plane.mcp.params import param_headers
 from apps.gateway.plane.mcp.revisions import META
 from apps.gateway.plane.mcp.tasks import ABOUT as ABOUT_TASKS
@@ -23,7 +23,7 @@ from apps.gateway.plane.mcp.tasks import TaskHandles, without_tasks
 from apps.gateway.plane.mcp.watching import declare
 from apps.gateway.plane.snapshot import caller_name
 from apps.servers.domain import MODERN_REVISIONS
-from apps.servers.transports.base import UpstreamAnswer, UpstreamRequest
+from apps.servers.transports.base import ASKED, UpstreamAnswer, UpstreamRequest
 
 _MODERN_MEMBERS = ("resultType", "ttlMs", "cacheScope")
 STATE_SECONDS = 3600
@@ -45,8 +45,7 @@ def _declared(call: Call) -> Json:
     declared = without_tasks(call.capabilities)
     if call.on_request is not None:
         return declared
-    asked = FORWARDED.values()
-    return {name: value for name, value in declared.items() if name not in asked}
+    return {name: value for name, value in declared.items() if name not in ASKED}
 
 
 class Bridge:

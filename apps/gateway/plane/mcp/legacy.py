@@ -11,7 +11,6 @@ from apps.gateway.plane.call import Answer, Call, Json
 from apps.gateway.plane.http import Headers, Receive, send_empty
 from apps.gateway.plane.jsonrpc import MAX_ID, REQUEST_CANCELLED, result_bytes, valid_id
 from apps.gateway.plane.mcp.answers import legacy_answer
-from apps.gateway.plane.mcp.asking import FORWARDED
 from apps.gateway.plane.mcp.envelope import client_label
 from apps.gateway.plane.mcp.lists import LISTS
 from apps.gateway.plane.mcp.resuming import keep, serve_standalone, take_up
@@ -20,6 +19,7 @@ from apps.gateway.plane.mcp.session import Session
 from apps.gateway.plane.mcp.shared import ROOTS_CHANGED
 from apps.gateway.plane.mcp.visit import CALLS, Visit
 from apps.gateway.plane.snapshot import caller_name
+from apps.servers.transports.base import takes_requests
 from apps.servers.transports.watching import SUBSCRIBE, UNSUBSCRIBE
 
 _SESSION = b"mcp-session-id"
@@ -182,7 +182,7 @@ async def _call(visit: Visit, session: Session | None, id: Any, method: str, par
             keep(visit, session)
         call.capabilities = session.capabilities
         call.client_info = session.client_info or None
-        if visit.reply.accepts_stream and any(name in session.capabilities for name in FORWARDED.values()):
+        if visit.reply.accepts_stream and takes_requests(session.capabilities):
             call.on_request = _asker(visit, session, call)
     if level is not None:
         visit.quiet_below = LOG_LEVELS.index(level)

@@ -9,7 +9,6 @@ from apps.gateway.plane.call import Call, Json
 from apps.gateway.plane.http import Headers, Receive
 from apps.gateway.plane.jsonrpc import MAX_ID, result_bytes, valid_id
 from apps.gateway.plane.mcp.answers import modern_answer
-from apps.gateway.plane.mcp.asking import FORWARDED
 from apps.gateway.plane.mcp.envelope import Envelope, EnvelopeError, client_label, read_envelope
 from apps.gateway.plane.mcp.lists import LISTS
 from apps.gateway.plane.mcp.parked import Parked
@@ -21,7 +20,7 @@ from apps.gateway.plane.mcp.tasks import METHODS as TASK_METHODS
 from apps.gateway.plane.mcp.visit import CALLS, Visit
 from apps.gateway.plane.mcp.watching import EACH
 from apps.servers.domain import ServerFacts
-from apps.servers.transports.base import UpstreamAnswer, UpstreamRequest
+from apps.servers.transports.base import UpstreamAnswer, UpstreamRequest, takes_requests
 
 _AT_ONCE = 8
 """Subscriptions of one stream that are made at the same time."""
@@ -72,7 +71,7 @@ async def _call(visit: Visit, id: Any, call: Call, receive: Receive) -> None:
         await visit.plane.parking.resume(visit, id, call.method, call.params, receive)
         return
     parked = None
-    if call.capabilities and any(name in call.capabilities for name in FORWARDED.values()):
+    if takes_requests(call.capabilities):
         parked = Parked(visit.plane.parking, visit, id, call)
     try:
         answer = await visit.run(call, receive, leaving_cancels=True)

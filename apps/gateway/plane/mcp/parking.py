@@ -72,7 +72,8 @@ class Parking:
         Raises ValidationFailed for a state that is not this caller's for this very request, or whose call has ended; Conflict when
         another request does the same; what the policy refuses now ends the call.
         """
-        worker, name = self._open(visit, method, params)
+        call = visit.call(method, params, modern=True)
+        worker, name = self._open(call)
         responses = params.get("inputResponses", {})
         if not isinstance(responses, dict) or not all(isinstance(one, dict) for one in responses.values()):
             raise ValidationFailed("params.inputResponses must be an object with an object for each request that was made.")
@@ -80,7 +81,7 @@ class Parking:
         cancel: Callable[[], None]
         refused: SwitchyardError | None = None
         try:
-            self._plane.pipeline.authorise(visit.call(method, params, modern=True))
+            self._plane.pipeline.authorise(call)
         except SwitchyardError as error:
             refused = error
         if worker == self._plane.bus.worker:
@@ -106,7 +107,7 @@ class Parking:
                 del self._asked_elsewhere[ticket]
                 raise ValidationFailed(_ENDED)
             cancel = partial(self._plane.bus.tell, "parked.cancel", name, worker)
-            waiting = self._elsewhere(worker, ticket, here, visit.call(method, params, modern=True))
+            waiting = self._elsewhere(worker, ticket, here, call)
         attendants, task = self._plane.attendants, asyncio.current_task()
         assert task is not None
         attendants.begin(visit, receive, task)
@@ -228,11 +229,10 @@ class Parking:
         for parked in tuple(self._parked.values()):
             parked.cancel(NotReady("Switchyard is stopping; call again.", retry_after=1))
 
-    def _open(self, visit: "Visit", method: str, params: Json) -> tuple[str, bytes]:
-        """Return the process and the name in it that a state speaks of. Raises ValidationFailed."""
-        state = str(params.get("requestState"))[len(PREFIX) :]
-        call = visit.call(method, params, modern=True)
-        call.name = str(params.get("uri" if method == "resources/read" else "name"))
+    def _open(self, call: Call) -> tuple[str, bytes]:
+        """Return the process and the name in it that a call's state speaks of. Raises ValidationFailed."""
+        state = str(call.params.get("requestState"))[len(PREFIX) :]
+        call.name = str(call.params.get("uri" if call.method == "resources/read" else "name"))
         try:
             opened = self._keyring.open(
                 base64.urlsafe_b64decode(state[:4096] + "=" * (-len(state) % 4)), associated=_associated(call)

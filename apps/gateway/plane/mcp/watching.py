@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from apps.common.errors import Overloaded
 from apps.gateway.plane.bus import Bus
 from apps.gateway.plane.jsonrpc import METHOD_NOT_FOUND
-from apps.gateway.plane.mcp.asking import FORWARDED, refusal
+from apps.gateway.plane.mcp.asking import refusal
 from apps.gateway.plane.mcp.session import Session
 from apps.gateway.plane.mcp.streams import Stream
 from apps.gateway.plane.watches import Watches
 from apps.servers.domain import ServerFacts
-from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest
+from apps.servers.transports.base import Json, UpstreamAnswer, UpstreamRequest, takes_requests
 from apps.servers.transports.watching import SUBSCRIBE
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class LegacyWatches:
 def declare(request: UpstreamRequest, capabilities: Json) -> None:
     """Have a subscription made in the session in which the client's calls are made: with the capabilities that it declares."""
     request.client_capabilities = capabilities
-    if any(name in capabilities for name in FORWARDED.values()):
+    if takes_requests(capabilities):
         request.on_request = _ask_nobody
 
 
