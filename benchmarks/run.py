@@ -17,12 +17,12 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.gauge import ROOT, Reading, load, middle, postgres_commit_ms, serving, sqlite_commit_ms
+from benchmarks.gauge import ROOT, Reading, load, postgres_commit_ms, quietest, serving, sqlite_commit_ms
 from benchmarks.installation import register, stdio_settings
 from tests.engines import Postgres, Valkey, free_port
 from tests.product import Product
 
-ROUNDS = 3
+ROUNDS = 5
 SETTLE_SECONDS = 4
 """For what a start leaves to do in the background."""
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
@@ -89,7 +89,7 @@ def single(report: Report, name: str, product: Product, commit: float, options, 
     url, measured = f"{product.base_url}/mcp/bench", serving(product.pid)
     for era in ("modern", "legacy"):
         reading = report.add(
-            middle(
+            quietest(
                 ROUNDS,
                 f"{name}, {era}, 64 connections",
                 [url],
@@ -108,7 +108,7 @@ def single(report: Report, name: str, product: Product, commit: float, options, 
             Check(f"{name} {era}: errors", reading.errors, 0),
         ]
         one = report.add(
-            middle(
+            quietest(
                 ROUNDS,
                 f"{name}, {era}, 1 connection",
                 [url],
@@ -134,7 +134,7 @@ def sqlite(report: Report, url: str, folder: Path, options) -> None:
         single(report, "SQLite", product, commit, options, [])
         register(product, "stdio", **stdio_settings(ROOT))
         reading = report.add(
-            middle(
+            quietest(
                 ROUNDS,
                 "SQLite, stdio upstream, 64 connections",
                 [f"{product.base_url}/mcp/stdio"],
@@ -170,7 +170,7 @@ def postgres(report: Report, url: str, folder: Path, options) -> None:
             )
             with second as two:
                 reading = report.add(
-                    middle(
+                    quietest(
                         ROUNDS,
                         "PostgreSQL, two gateways, 64 connections",
                         [f"{one.base_url}/mcp/bench", f"{two.base_url}/mcp/bench"],
@@ -275,12 +275,12 @@ def render(report: Report) -> str:
         "",
         (
             f"Python {platform.python_version()}, {os.cpu_count()} processors; load generator, upstream, database and gateway share "
-            "them. Ratios within one run are what counts. Of three rounds of each load the middle one stands here, by CPU or, with one connection, by p50."
+            "them. Ratios within one run are what counts. Of five rounds of each load the one that was disturbed least stands here, by CPU or, with one connection, by p50."
         ),
         "",
         *(f"* {note}" for note in report.notes),
         "",
-        "| load | calls/s | of direct | p50 ms | p99 ms | CPU ms per call | of all rounds | database CPU ms | errors |",
+        "| load | calls/s | of direct | p50 ms | p99 ms | CPU ms per call | middle to most | database CPU ms | errors |",
         "|-|-|-|-|-|-|-|-|-|",
     ]
     lines += [
