@@ -2,13 +2,16 @@
 
 Kills: the serving process is killed (SIGKILL) in random moments under load, on SQLite and on PostgreSQL. See
 tests/e2e/crashing.py for what is compared. Canaries: clients with the same ids at the same time, see tests/e2e/canaries.py.
+Tampering: random changes of the audit log behind its back, see tests/audit/tampering.py.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import platform
 import secrets
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +26,7 @@ from tests.product import ROOT, Product
 KILLS = 200
 CLIENTS = 1000
 KEYS = 10
+MUTATIONS = 1000
 SETTLE_SECONDS = 4
 RESULT = ROOT / "benchmarks" / "PROOF.md"
 
@@ -95,11 +99,43 @@ def canaries(clients: int) -> tuple[str, list[str]]:
     return line, wrong
 
 
+def tampering(databases: list[str], count: int, seed: int) -> tuple[list[str], list[str]]:
+    """Tamper with a log on each database; return lines for the report and what does not hold."""
+    lines, wrong = [], []
+    for database in databases:
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.tampering",
+            "--count",
+            str(count),
+            "--database",
+            database,
+            "--seed",
+            str(seed),
+        ]
+        found = json.loads(
+            subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        )
+        lines.append(
+            f"{database}: {found['mutations']:,} mutations of {found['kinds']} kinds, {len(found['missed'])} missed, "
+            f"{len(found['misnamed'])} found but the row misnamed, {found['seconds']} s."
+        )
+        print(lines[-1], flush=True)
+        wrong += [*found["missed"][:3], *found["misnamed"][:3]]
+        if not found["whole afterwards"]:
+            wrong.append(f"{database}: the log was not whole when every mutation was taken back")
+    return lines, wrong
+
+
 def main() -> int:
     """Run, print, write; the exit code is 0 only when everything holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=KILLS)
     parser.add_argument("--clients", type=int, default=CLIENTS, help="clients of the canaries; 0 leaves them out")
+    parser.add_argument(
+        "--mutations", type=int, default=MUTATIONS, help="of the audit log, on each database; 0 leaves them out"
+    )
     parser.add_argument("--databases", default="sqlite,postgres")
     parser.add_argument("--seed", type=int, default=0, help="repeat the same moments; 0 = new ones")
     parser.add_argument("--output", type=Path, default=RESULT)
@@ -113,6 +149,10 @@ def main() -> int:
             report.require()
         except AssertionError as error:
             wrong.append(f"{database}: {error}")
+    tampered: list[str] = []
+    if options.mutations:
+        tampered, unfound = tampering(options.databases.split(","), options.mutations, seed)
+        wrong += unfound
     sung = ["", "## Many clients with the same ids", "", ""]
     if options.clients:
         sung[-1], crossed = canaries(options.clients)
@@ -121,7 +161,7 @@ def main() -> int:
         "database", "kills", "calls asked", "answered", "reached a server", "closed as unknown", "answers not in the log",
         "calls without intent", "calls sent twice", "intents left open", "orphans", "slowest ready", "chain verifies", "time",
     )  # fmt: skip
-    command = f"python -m benchmarks.proof --kills {options.kills} --clients {options.clients} --databases {options.databases} --seed {seed}"
+    command = f"python -m benchmarks.proof --kills {options.kills} --clients {options.clients} --mutations {options.mutations} --databases {options.databases} --seed {seed}"
     moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     machine = f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores"
     how = f"`{command}`, {moment}, {machine}."
@@ -141,6 +181,7 @@ def main() -> int:
             "|" + "-|" * len(heads),
             *rows,
             *(sung if options.clients else []),
+            *(["", "## Tampering with the audit log", "", *(f"* {line}" for line in tampered)] if tampered else []),
             "",
             *([f"**Does not hold:** {line}" for line in wrong] or ["All of it holds."]),
             "",

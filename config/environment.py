@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from apps.audit.checkpoints.keys import CheckpointKeys, new_checkpoint_key
+from apps.audit.checkpoints.target import AwsCredentials
+from apps.audit.checkpoints.targets import parse_targets
 from apps.common.crypto.keyring import Keyring, new_key_text
 from apps.common.crypto.tokens import parse_prefix
 from apps.common.http.addresses import NetworkPolicy
@@ -40,6 +43,7 @@ class Environment:
     public_url: str
     secret_key: str = field(repr=False)
     encryption_keys: str = field(repr=False)
+    checkpoint_keys: str = field(repr=False)
     databases: dict[str, dict[str, Any]] = field(repr=False)
     redis_url: str = field(repr=False)
     redis_timeout: float = 5.0
@@ -52,6 +56,12 @@ class Environment:
     servers_file: str = ""
     hooks: list[str] = field(default_factory=list)
     """Hooks around calls, `package.module:Name`; from the environment alone, never over HTTP."""
+    checkpoints: list[str] = field(default_factory=list, repr=False)
+    """Where signed checkpoints of the audit log go; from the environment alone, never over HTTP."""
+    checkpoint_seconds: float = 30.0
+    aws: AwsCredentials | None = field(default=None, repr=False)
+    client_metadata_url: str = ""
+    """Where authorization servers of MCP servers read who Switchyard is; empty: at the public URL, `off`: nowhere."""
     admin_user: str = "admin"
     admin_password: str = field(default="", repr=False)
     admin_key: str = field(default="", repr=False)
@@ -253,8 +263,35 @@ def _admin_key() -> str:
     return key
 
 
+def _checkpoints() -> tuple[list[str], AwsCredentials | None]:
+    named = [part for part in read("SWITCHYARD_CHECKPOINTS").replace(",", " ").split() if part]
+    access, secret = read("AWS_ACCESS_KEY_ID"), read("AWS_SECRET_ACCESS_KEY")
+    aws = AwsCredentials(access, secret, read("AWS_SESSION_TOKEN")) if access and secret else None
+    try:
+        parse_targets(named, aws)
+    except ValueError as error:
+        raise ConfigurationError(f"SWITCHYARD_CHECKPOINTS: {error}") from error
+    return named, aws
+
+
+def _checkpoint_keys(home: Path) -> str:
+    keys = read("SWITCHYARD_CHECKPOINT_KEYS") or _made_once(home, "checkpoint_keys", new_checkpoint_key)
+    try:
+        CheckpointKeys.parse(keys)
+    except ValueError as error:
+        raise ConfigurationError(f"SWITCHYARD_CHECKPOINT_KEYS: {error}") from error
+    return keys
+
+
+def _client_metadata_url() -> str:
+    text = read("SWITCHYARD_CLIENT_METADATA_URL")
+    if text and text != "off" and not (text.startswith("https://") and urlsplit(text).path not in ("", "/")):
+        raise ConfigurationError("SWITCHYARD_CLIENT_METADATA_URL: use an https address with a path, or off")
+    return text
+
+
 def load(base: Path) -> Environment:
-    """Read every variable; makes the home and its two secret files when they are missing. Raises ConfigurationError."""
+    """Read every variable; makes the home and its three secret files when they are missing. Raises ConfigurationError."""
     home = Path(read("SWITCHYARD_HOME", str(base / "var"))).expanduser().absolute()
     port = int(_number("PORT", "8000", least=1, most=65535, whole=True))
     public_url = _origin("SWITCHYARD_PUBLIC_URL", read("SWITCHYARD_PUBLIC_URL", f"http://localhost:{port}"))
@@ -271,6 +308,7 @@ def load(base: Path) -> Environment:
     )
     if len(secret_key) < 32:
         raise ConfigurationError("SWITCHYARD_SECRET_KEY: use 32 or more random characters")
+    checkpoints, aws = _checkpoints()
     return Environment(
         home=home,
         host=read("HOST", "127.0.0.1"),
@@ -278,6 +316,7 @@ def load(base: Path) -> Environment:
         public_url=public_url,
         secret_key=secret_key,
         encryption_keys=encryption,
+        checkpoint_keys=_checkpoint_keys(home),
         databases=_databases(home),
         redis_url=_redis(),
         redis_timeout=_number("REDIS_TIMEOUT", "5", least=0.1, most=300),
@@ -289,6 +328,10 @@ def load(base: Path) -> Environment:
         stdio=stdio,
         servers_file=read("SWITCHYARD_SERVERS"),
         hooks=_list("SWITCHYARD_HOOKS", ""),
+        client_metadata_url=_client_metadata_url(),
+        checkpoints=checkpoints,
+        checkpoint_seconds=_number("SWITCHYARD_CHECKPOINT_SECONDS", "30", least=1, most=60),
+        aws=aws,
         admin_user=read("SWITCHYARD_ADMIN_USER", "admin"),
         admin_password=read("SWITCHYARD_ADMIN_PASSWORD"),
         admin_key=_admin_key(),

@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parent.parent
 PASSES = {"sqlite": ("SQLite", ()), "postgres": ("PostgreSQL + Redis", ("-m", "not once"))}
 WORKERS = os.environ.get("SWITCHYARD_TEST_WORKERS", "3")
-"""Processes of a pass, at most 3: one more than the processors of a small machine, as tests of real servers wait a good part of their time."""
+"""Processes of a pass, at most 4. One more than the processors of a small machine, as tests of real servers wait a good part of their time."""
 FAILED = 1
 """pytest's exit code when tests failed."""
 NO_TESTS = 5
@@ -56,13 +56,18 @@ def run_pass(database: str, arguments: list[str], report: Path, seconds: float) 
         WORKERS,
         "--dist",
         "loadscope",
+        "--no-loadscope-reorder",  # tests/conftest.py puts first what takes long
         "--durations=10",
         "--durations-min=5",
     ]
-    command += [f"--junitxml={report}", *selection, *arguments]
+    # what failed is remembered for this pass alone: others may run tests in the same tree at the same time
+    command += ["-o", f"cache_dir={report.parent / 'cache'}", f"--junitxml={report}", *selection, *arguments]
     # temporary files of a pass go with it, however it ends; others may pass through, as PostgreSQL runs as another user for root
     report.parent.chmod(0o711)
     environment = {**os.environ, "SWITCHYARD_TEST_DATABASE": database, "TMPDIR": str(report.parent)}
+    environment["SWITCHYARD_TEST_ENGINES"] = "shared"  # tests of several processes need them in either pass
+    # without kept bytecode each process of each pass would compile every test anew
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
         return process.wait(seconds)

@@ -1,10 +1,10 @@
 """Fixtures for the whole suite."""
 
-import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,35 @@ import pytest
 from tests import engines, migrated, services
 from tests.product import Product
 
-_redis_numbers = itertools.count(0)
-
-
 _PRODUCT = {"product", "shared_product", "own_product", "start_product", "postgres_url", "redis_url"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
+    """Mark the tests that were found, before a pass chooses by marks; put those that it chose into order."""
+    _mark(items)
+    yield
+    _long_modules_first(items)
+
+
+def _long_modules_first(items: list[pytest.Item]) -> None:
+    """Put modules with slow tests first, then those with many: what comes last must not keep one process busy while others have nothing to do."""
+    sizes: Counter[str] = Counter()
+    slow = set()
+    for item in items:
+        module = item.nodeid.partition("::")[0]
+        sizes[module] += 1
+        if item.get_closest_marker("slow"):
+            slow.add(module)
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        module = item.nodeid.partition("::")[0]
+        return module not in slow, -sizes[module]
+
+    items.sort(key=place)
+
+
+def _mark(items: list[pytest.Item]) -> None:
     """Let every test that uses the database use all of them: the audit log has one of its own on SQLite.
 
     A test that uses neither a database nor a running product depends on neither: the pass on PostgreSQL leaves it out.
@@ -57,38 +79,23 @@ def postgres_url() -> Iterator[str]:
     services.postgres().drop(name)
 
 
-def _empty_redis() -> str:
-    import redis
-
-    # 16 numbers for each of up to 3 workers, above those of the workers' own settings
-    number = 16 + services.worker_number() * 16 % 48 + next(_redis_numbers) % 16
-    url = services.valkey().url(number)
-    with redis.Redis.from_url(url) as client:
-        client.flushdb()
-    return url
-
-
 @pytest.fixture
 def redis_url() -> str:
     """The address of an empty database on a real server of the Redis protocol."""
-    return _empty_redis()
+    return services.empty_redis()
 
 
 StartProduct = Callable[..., Product]
-
-
-def _shared(factory: pytest.TempPathFactory) -> Path:
-    """Return a directory that all processes of the run have in common."""
-    return factory.getbasetemp().parent if services.WORKER else factory.getbasetemp()
 
 
 @pytest.fixture
 def start_product(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProduct]:
     """A function that starts a real Switchyard: `start_product(database="sqlite"|"postgres", role="all", …)`.
 
-    Without `database` it runs on what the pass runs on. Its tables are there already, unless `empty=True`. Further arguments
-    are those of `tests.product.Product`; pass `home`, `key` and the addresses of the first to make the next one part of the
-    same installation. Each is stopped by SIGTERM at the end, and no process may be left.
+    Without `database` it runs on what the pass runs on. It is one that was served before, with credentials that it has in common
+    with others; `has="tables"` gives one that was not, `has="nothing"` an empty database. Further arguments are those of
+    `tests.product.Product`; pass `home`, `key` and the addresses of the first to make the next one part of the same
+    installation. Each is stopped by SIGTERM at the end, and no process may be left.
     """
     products: list[Product] = []
     databases: list[str] = []
@@ -97,7 +104,7 @@ def start_product(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         *,
         database: str = services.DATABASE,
         home: Path | None = None,
-        empty: bool = False,
+        has: str = "all",
         wait: bool = True,
         within: float = 120.0,
         **options,
@@ -105,13 +112,13 @@ def start_product(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         place = home or tmp_path / f"product-{len(products)}"
         if database == "postgres" and "database_url" not in options:
             databases.append(f"p_{secrets.token_hex(6)}")
-            if empty:
-                options["database_url"] = services.postgres().create(databases[-1])
-            else:
-                options["database_url"] = migrated.create(services.postgres(), databases[-1], _shared(tmp_path_factory))
-            options.setdefault("redis_url", _empty_redis())
-        elif database == "sqlite" and not empty and not place.exists():
-            migrated.fill_home(place, _shared(tmp_path_factory))
+            options = {
+                **migrated.on_postgres(place, databases[-1], services.common_directory(tmp_path_factory), has=has),
+                **options,
+            }
+            options.setdefault("redis_url", services.empty_redis())
+        elif database == "sqlite" and not place.exists():
+            options = {**migrated.on_sqlite(place, services.common_directory(tmp_path_factory), has=has), **options}
         product = Product(place, **options)
         products.append(product)
         return product.start(wait=wait, within=within)
@@ -147,14 +154,16 @@ def own_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 
 
 def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    options = {}
     name = f"s_{secrets.token_hex(6)}"
     place = tmp_path_factory.mktemp("shared") / "home"
-    if services.DATABASE == "postgres":
-        address = migrated.create(services.postgres(), name, _shared(tmp_path_factory))
-        options = {"database_url": address, "redis_url": _empty_redis()}
+    postgres = services.DATABASE == "postgres"
+    if postgres:
+        options = {
+            **migrated.on_postgres(place, name, services.common_directory(tmp_path_factory)),
+            "redis_url": services.empty_redis(),
+        }
     else:
-        migrated.fill_home(place, _shared(tmp_path_factory))
+        options = migrated.on_sqlite(place, services.common_directory(tmp_path_factory))
     product = Product(place, **options)
     try:
         product.start()
@@ -162,7 +171,7 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         product.stop()
     finally:
         product.destroy()
-        if options:
+        if postgres:
             services.postgres().drop(name)
 
 

@@ -183,7 +183,7 @@ class Postgres(_Engine):
 
 
 class Valkey(_Engine):
-    """A Valkey (Redis protocol) server with 64 numbered databases and nothing on disk."""
+    """A Valkey (Redis protocol) server with 512 numbered databases and nothing on disk."""
 
     def start(self) -> "Valkey":
         """Start it (under 0.1 s). Raises RuntimeError."""
@@ -194,7 +194,7 @@ class Valkey(_Engine):
         log = self.directory / "valkey.log"
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [get_binary_path(), "--port", str(self.port), "--bind", "127.0.0.1", "--databases", "64",
+                [get_binary_path(), "--port", str(self.port), "--bind", "127.0.0.1", "--databases", "512",
                  "--save", "", "--appendonly", "no", "--dir", self.directory, "--daemonize", "no"],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True, preexec_fn=end_with_parent(signal.SIGTERM),

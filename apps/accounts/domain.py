@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 KINDS = (
-    "tenant", "user", "role", "membership", "api_key", "server", "tool", "resource", "prompt", "toolset", "grant", "audit", "process",
+    "tenant", "user", "role", "membership", "api_key", "server", "tool", "resource", "prompt", "toolset", "grant", "limit",
+    "audit", "process",
 )  # fmt: skip
 """What a permission may speak of, before the dot."""
 VERBS = ("read", "write", "delete", "admin", "call")
@@ -15,6 +17,30 @@ CATALOGUE = ("server", "tool", "resource", "prompt", "toolset")
 DEFAULT_TENANT = "default"
 """Slug of the tenant that the first start makes."""
 _PERMISSION = re.compile(rf"({'|'.join(KINDS)}|\*)\.({'|'.join(VERBS)}|\*)")
+
+
+Network = IPv4Network | IPv6Network
+
+
+def parse_networks(given: Iterable[object]) -> tuple[Network, ...]:
+    """Read networks and single addresses, each once, in their order. Raises ValueError, which names what is none."""
+    found: dict[Network, None] = {}
+    for text in given:
+        try:
+            found[ip_network(text.strip() if isinstance(text, str) else "")] = None
+        except ValueError:
+            raise ValueError(f"{str(text)[:60]} is no network; write 192.0.2.0/24, 2001:db8::/32 or an address.") from None
+    return tuple(found)
+
+
+def is_within(address: str, networks: Iterable[Network]) -> bool:
+    """Tell whether an address is in one of the networks; an IPv4 address in its IPv6 form counts as itself."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    return any(parsed in network for network in networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +78,8 @@ class KeyFacts:
     scopes: frozenset[str] | None
     loopback_only: bool
     expires_us: int | None
+    networks: tuple[Network, ...] = ()
+    """From where it is accepted; empty = from anywhere."""
 
 
 def key_label(name: str, prefix: str, owner: str) -> str:
@@ -77,7 +105,14 @@ BUILTIN_ROLES = (
     BuiltinRole(
         "operator",
         "Operator",
-        (*_each((*CATALOGUE, "process"), ("read", "write", "call")), "grant.read", "grant.write", "audit.read"),
+        (
+            *_each((*CATALOGUE, "process"), ("read", "write", "call")),
+            "grant.read",
+            "grant.write",
+            "limit.read",
+            "limit.write",
+            "audit.read",
+        ),
     ),
     BuiltinRole("user", "User", _each(CATALOGUE, ("read", "call"))),
     BuiltinRole("guest", "Guest", _each(CATALOGUE, ("read",))),

@@ -6,13 +6,16 @@ in the answer is gone (deleted, revoked): its holder drops it.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
 
-from apps.accounts.domain import DEFAULT_TENANT, KeyFacts, TenantFacts, UserFacts
+from apps.accounts.domain import DEFAULT_TENANT, KeyFacts, TenantFacts, UserFacts, parse_networks
 from apps.accounts.models import APIKey, Membership, Role, Tenant, User
+from apps.common.clock import now
 from apps.common.errors import NotFound
 
 _CHUNK = 5000
@@ -44,13 +47,21 @@ def plane_users(ids: Iterable[object] | None = None) -> list[UserFacts]:
 
 
 def plane_keys(ids: Iterable[object] | None = None) -> list[KeyFacts]:
-    """Return keys that are not revoked; expired ones are among them, with their time."""
+    """Return keys that are not revoked; expired ones are among them, with their time.
+
+    A key that was rotated is there twice while its former text is accepted: first with the new digest, then with the old one.
+    """
     fields = (
         "id", "tenant_id", "owner_id", "name", "prefix", "digest", "inherits_owner", "scopes", "loopback_only", "expires_at",
+        "allowed_networks", "former_digest", "former_until",
     )  # fmt: skip
     live = APIKey.objects.filter(revoked_at__isnull=True).order_by()
-    return [
-        KeyFacts(
+    found = []
+    moment = now()
+    for id, tenant_id, owner_id, name, prefix, digest, inherits, scopes, loopback, expires, networks, former, until in _rows(
+        live, "id", ids, fields
+    ):
+        facts = KeyFacts(
             id=str(id),
             tenant_id=str(tenant_id),
             owner_id=str(owner_id),
@@ -60,10 +71,18 @@ def plane_keys(ids: Iterable[object] | None = None) -> list[KeyFacts]:
             inherits_owner=inherits,
             scopes=None if scopes is None else frozenset(scopes),
             loopback_only=loopback,
-            expires_us=None if expires is None else int(expires.timestamp() * 1_000_000),
+            expires_us=_microseconds(expires),
+            networks=parse_networks(networks),
         )
-        for id, tenant_id, owner_id, name, prefix, digest, inherits, scopes, loopback, expires in _rows(live, "id", ids, fields)
-    ]
+        found.append(facts)
+        if former is not None and until is not None and until > moment:
+            ends = min(until, expires) if expires is not None else until
+            found.append(replace(facts, digest=bytes(former), expires_us=_microseconds(ends)))
+    return found
+
+
+def _microseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp() * 1_000_000)
 
 
 def _rows(rows: QuerySet[Any], column: str, ids: Iterable[object] | None, fields: tuple[str, ...]) -> Iterator[Any]:

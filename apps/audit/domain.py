@@ -8,6 +8,16 @@ from typing import Any
 SEQ_BITS = 40
 SEQ_MASK = (1 << SEQ_BITS) - 1
 
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "calls": ("call",),
+    "sessions": ("session", "list", "client", "recording"),
+    "security": (
+        "auth", "access", "user", "api_key", "role", "membership", "grant", "tenant", "credential", "connection", "limit",
+    ),
+    "administration": (),
+}  # fmt: skip
+"""Retention classes: what event types begin with; the last has all the rest. Events about the log itself (`audit.`) stay for good."""
+
 DURATION_BOUNDS_US = (
     500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
     1_000_000, 2_000_000, 5_000_000, 10_000_000, 30_000_000,
@@ -173,9 +183,20 @@ class VerificationReport:
     rows: int
     seconds: float
     columns: bool
-    """Whether the columns beside the stored bytes were compared as well."""
+    """Whether the columns beside the stored bytes were compared as well; see `mode`."""
     writers: tuple[WriterState, ...] = ()
     problems: tuple[Problem, ...] = field(default=())
+    payloads_gone: int = 0
+    """Rows whose payload reached the end of its retention: their digests are in the chain, their bytes are not."""
+    removals: tuple[str, ...] = ()
+    """The last events (up to 20) that account for them."""
+    checkpoints: dict[str, Any] | None = None
+    """What the signed checkpoints were like that the chains were held against; None without any."""
+
+    @property
+    def mode(self) -> str:
+        """Return in words what was compared."""
+        return "stored bytes and columns" if self.columns else "stored bytes alone, columns not compared"
 
     @property
     def first_bad(self) -> str | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.conf import settings
 
-APART = frozenset({"auditchain", "auditevent", "audithead", "auditrelay"})
+APART = frozenset({"auditchain", "auditevent", "auditgone", "audithead", "auditrelay"})
 """Models of the log itself. The roll-ups stand in `default`, so that making them never holds the log's write lock."""
 
 

@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from psycopg.conninfo import make_conninfo
 
+from apps.audit.checkpointing import CheckpointThread
 from apps.audit.services.relay import RelayThread
 from apps.audit.sink.config import SinkConfig
 from apps.audit.sink.sink import DurableSink, open_sink
@@ -72,22 +73,33 @@ class AuditRuntime:
         self.sink: DurableSink = open_sink(config)
         self._relay = RelayThread(self.sink) if background else None
         self._sweep = _SweepThread(config) if background else None
+        self._checkpoints = CheckpointThread() if background else None
 
     async def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start everything; a log that cannot be written now is tried again until it can."""
         self.sink.start(loop)
         if not await self.sink.ready():
             _log.error("the audit log cannot be written yet, so calls are refused: %s", self.sink.failure)
-        if self._relay is not None and self._sweep is not None:
-            self._relay.start()
-            self._sweep.start()
+        for thread in (self._relay, self._sweep, self._checkpoints):
+            if thread is not None:
+                thread.start()
+
+    @property
+    def degraded(self) -> str:
+        """Return what is wrong with the checkpoints, or an empty text; calls go on all the same."""
+        return self._checkpoints.degraded if self._checkpoints is not None else ""
 
     async def stop(self, timeout: float = 5.0) -> None:
-        """Chain what waits in the outbox, write what waits in the sink, and end; at most about 2 x `timeout` seconds."""
+        """Chain what waits in the outbox, write what waits in the sink, sign the heads, and end.
+
+        At most about 2 x `timeout` seconds, and 5 for the last checkpoint.
+        """
         if self._relay is not None and self._sweep is not None:
             await asyncio.to_thread(self._relay.stop, timeout)
             await asyncio.to_thread(self._sweep.stop)
         await self.sink.aclose(timeout)
+        if self._checkpoints is not None:
+            await asyncio.to_thread(self._checkpoints.stop)
 
 
 async def start_audit(loop: asyncio.AbstractEventLoop, *, background: bool = True) -> AuditRuntime:
@@ -119,7 +131,7 @@ class AuditThread:
     def stop(self, timeout: float = 5.0) -> None:
         """Stop it, and the loop."""
         if self.runtime is not None:
-            asyncio.run_coroutine_threadsafe(self.runtime.stop(timeout), self.loop).result(3 * timeout)
+            asyncio.run_coroutine_threadsafe(self.runtime.stop(timeout), self.loop).result(4 * timeout)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout)
 

@@ -20,3 +20,11 @@ def sweep_task() -> int:
     from apps.audit.sink.sweep import sweep_dead_writers
 
     return sweep_dead_writers(sink_config_from_settings())
+
+
+@system_task(name="audit.retain")
+def retain_task() -> int:
+    """Let payloads go that have reached their age. Meant to run every minute; returns how many went."""
+    from apps.audit.services.retention import retain
+
+    return retain()[0]

@@ -152,6 +152,12 @@ class Overloaded(SwitchyardError):
     slug, title, status, jsonrpc_code = "overloaded", "Too many calls at once", 429, -32603
 
 
+class RateLimited(SwitchyardError):
+    """A limit on calls, concurrency or spending is reached; `retry_after` seconds, `rule` names it."""
+
+    slug, title, status, jsonrpc_code = "rate-limited", "A limit is reached", 429, -32603
+
+
 class UpstreamError(SwitchyardError):
     """The MCP server behind the gateway failed; the base of what follows."""
 
@@ -172,6 +178,12 @@ class UpstreamTimeout(UpstreamError):
     slug, title, status = "upstream-timeout", "The server did not answer in time", 504
 
 
+class UpstreamBusy(UpstreamError):
+    """The server can take the call only when another one has ended, which did not happen within the time limit; nothing was sent."""
+
+    slug, title, status = "upstream-busy", "The server is busy with another call", 503
+
+
 class UpstreamDied(UpstreamError):
     """The connection or the process ended in the middle of the call; whether it took effect is not known."""
 
@@ -190,9 +202,27 @@ class UpstreamTooLarge(UpstreamError):
     slug, title = "upstream-too-large", "The server's answer is too large"
 
 
+class AuthorizationFailed(UpstreamError):
+    """An authorization server, or what a server says of it, does not let Switchyard connect; `rule` names the rule that was broken."""
+
+    slug, title = "authorization-failed", "The server's authorization does not work"
+
+
 class UpstreamUnauthenticated(UpstreamError):
     """The server refused Switchyard's credential (401 or 403)."""
 
     slug, title = "upstream-unauthenticated", "The server refused the credential stored for it"
     challenge: str = ""
     """Its `WWW-Authenticate`; for the OAuth client alone, never in logs or answers."""
+
+
+class ScopeNeeded(UpstreamUnauthenticated):
+    """The token is good and does not reach as far as this call (403, `insufficient_scope`); `scope` is what is missing."""
+
+    slug, title = "scope-needed", "The server wants a wider authorization"
+
+
+class ConnectionRequired(UpstreamUnauthenticated):
+    """The caller has not connected their own account with the server; `connect_url` is where a person does it."""
+
+    slug, title, status, jsonrpc_code = "connection-required", "Connect your account with the server first", 403, -32003

@@ -10,9 +10,9 @@ CHANGED = "changed"
 CONTROL = "control"
 """An order to the data plane of every process; payload = {"order": "kill-process" | ..., ...}."""
 
-SNAPSHOT_KINDS = ("tenant", "user", "role", "api_key", "server", "toolset", "grants")
+SNAPSHOT_KINDS = ("tenant", "user", "role", "api_key", "server", "toolset", "grants", "limits")
 """What a CHANGED event may name. `grants` carries the subject as id: `user:<id>`, `role:<id>` or `api_key:<id>`;
-`server` covers its endpoints, credentials, definitions and state; `toolset` its entries."""
+`server` covers its endpoints, credentials, definitions and state; `toolset` its entries; `limits` carries the tenant's id."""
 
 
 @dataclass(slots=True)

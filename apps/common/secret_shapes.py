@@ -1,6 +1,7 @@
 """How secrets are recognised: by the names of what holds them, and by their own shapes. No Django."""
 
 import re
+from collections.abc import Iterator
 
 MARK = "[redacted]"
 _NAMES = (
@@ -43,14 +44,26 @@ _PAIR = re.compile(
     (?P<name>(?:pass(?:word|wd|phrase|code)|secret|token|authori[sz]ation|api[_\-.\ ]?key|cookie|credential|signature|assertion
       |(?:private|access|signing|encryption|master|shared|ssh|auth|account|storage|client|session)[_\-.\ ]?key
       |session[_\-]?id|connection[_\-]?string|\b(?:auth|pwd|pass|pin|otp|cvv|cvc|ssn|sig|jwt|dsn|pat|sid)\b)[\w\-.\[\]]{0,32})
-    (?P<between>\\*["']?\s*(?:=>|:=|[:=])\s*)
+    (?P<between>\\*["']?\s*(?:=>|:=|[:=])(?:\s|\\+[nrt])*)
     (?:\\*"(?:[^"\\]|\\.)*(?:"|\\?\Z)|'(?:[^'\\]|\\.)*(?:'|\\?\Z)|[\[{](?s:.)*
       |(?:(?:bearer|basic|digest|negotiate)\s+)?[^\s,;&"'<>}\]]+)
     """
 )
-"""`name=value`, `name: value` and `"name": value` in running text."""
+"""`name=value`, `name: value` and `"name": value` in running text; a line's end between them may be an escaped one."""
+_ELEMENT = re.compile(r"<(?P<name>[A-Za-z_][\w:.\-]{0,63})(?:\s[^<>]{0,256})?>(?P<value><!\[CDATA\[(?s:.)*?(?:\]\]>|\Z)|[^<]+)")
+"""An XML element with a text in it."""
+_LABELLED = re.compile(r'"(?:name|key)\\*"\s*:\s*\\*"(?P<name>[^"\\]{1,64})\\*"', re.IGNORECASE)
+_VALUE = re.compile(r'"value\\*"\s*:\s*', re.IGNORECASE)
+"""The parts of `{"name": …, "value": …}` in running text."""
+_PAIRED = re.compile(r'(?:\[\s*\\*"(?P<first>[^"\\= ]{1,64})|"(?P<option>-[^"\\= ]{1,63}))\\*"\s*,\s*')
+"""The beginning of `["X-Api-Key", …]` and of `"--password", …` in running text."""
+_QUOTED = re.compile(r'(?P<mark>\\*)"')
+_PLAIN = re.compile(r"[\[{](?s:.)*|[^\s,}\]]*")
+_NEAR = 4096
+"""Characters between a label and its value."""
 SUSPECT = re.compile(
-    r"[=@:]|sy_|eyJ|A[KSGIRNBC][A-Z]A|gh[pousr]_|github_pat|gl[a-z]{2,3}-|npm_|pypi-|hf_|dop_v1|shp|lin_api|figd|rk_|"
+    r'[=@:]|<[A-Za-z_]|",|'
+    r"sy_|eyJ|A[KSGIRNBC][A-Z]A|gh[pousr]_|github_pat|gl[a-z]{2,3}-|npm_|pypi-|hf_|dop_v1|shp|lin_api|figd|rk_|"
     r"whsec|xapp|xox|[srp]k[_\-]|AIza|ya29|SG\.|-----BEGIN|(?i:bearer|basic|digest|negotiate|apikey)\s"
 )
 """What every secret in a text has somewhere; a short text without it needs no closer look."""
@@ -65,6 +78,7 @@ _KEYWORDS = (
     "cv", "ssn", "sig", "jwt", "dsn", "pat", "sid",
 )  # fmt: skip
 """The same in plain words, one of which every match of `_SHAPES` or `_PAIR` contains: looking for words is much faster."""
+_LABELS = (*_KEYWORDS, "private", "bearer")
 _WORDS = frozenset((*_KEYWORDS, *_SCHEMES, "private", *(word.lower() for word in _STARTS)))
 _SHORTEST_WORDS = sorted(word for word in _WORDS if not any(other != word and other in word for other in _WORDS))
 """The words that contain no other."""
@@ -99,11 +113,82 @@ def redact_text(text: str) -> str:
     if "://" in text and "@" in text:
         text = _USERINFO.sub(rf"\1{MARK}@", text)
     lowered = text.lower()
-    if ("=" in text or ":" in text) and _has(lowered, _KEYWORDS):
-        text = _PAIR.sub(rf"\g<name>\g<between>{MARK}", text)
+    marked = "=" in text or ":" in text
+    quoted, tagged = '"' in text and "," in text, "<" in text and ">" in text
+    if (marked or quoted or tagged) and _has(lowered, _LABELS):
+        if quoted:
+            text = _without(text, _paired(text))
+            if marked:
+                text = _without(text, _labelled(text))
+        if tagged:
+            text = _ELEMENT.sub(_element, text)
+        if marked:
+            text = _PAIR.sub(rf"\g<name>\g<between>{MARK}", text)
     if _has(text, _STARTS) or _has(lowered, _SCHEMES):
         text = _SHAPES.sub(MARK, text)
     return text
+
+
+def _element(found: re.Match[str]) -> str:
+    name, value = found["name"], found["value"]
+    if not is_secret_name(name) or not value.strip() or (COUNT.search(name) and value.strip().isdigit()):
+        return found[0]
+    return found[0][: -len(value)] + MARK
+
+
+def _labelled(text: str) -> Iterator[tuple[int, int]]:
+    """Give where values stand whose name stands beside them in an object: `{"name": "password", "value": …}`, either way round."""
+    done = 0
+    for label in _LABELLED.finditer(text):
+        if not is_secret_name(label["name"]):
+            continue
+        begin = max(text.rfind("{", max(0, label.start() - _NEAR), label.start()), done)
+        end = text.find("}", label.end(), label.end() + _NEAR)
+        value = _VALUE.search(text, begin, end if end >= 0 else label.end() + _NEAR)
+        if value is not None:
+            done = _value_end(text, value.end())
+            yield value.end(), done
+
+
+def _paired(text: str) -> Iterator[tuple[int, int]]:
+    """Give where values stand that follow their name in a list of two, or an option of a command."""
+    done = 0
+    for pair in _PAIRED.finditer(text):
+        if pair.start() < done or not is_secret_name(pair["first"] or pair["option"]):
+            continue
+        end = _value_end(text, pair.end())
+        if (pair["option"] or pair["first"]).startswith("-") or text[end : end + 16].lstrip()[:1] in ("]", ""):
+            done = end
+            yield pair.end(), end
+
+
+def _value_end(text: str, begin: int) -> int:
+    """Return where the JSON value that begins here ends; its quotes may be escaped, as those of JSON within JSON are."""
+    opened = _QUOTED.match(text, begin)
+    if opened is None:
+        plain = _PLAIN.match(text, begin)
+        return plain.end() if plain is not None else begin
+    mark, at = opened[0], opened.end()
+    while True:
+        at = text.find(mark, at)
+        if at < 0:
+            return len(text)
+        before = at
+        while before > opened.end() and text[before - 1] == "\\":
+            before -= 1
+        if (at - before) % 2 == 0 if len(mark) == 1 else at == before:
+            return at + len(mark)
+        at += len(mark)
+
+
+def _without(text: str, places: Iterator[tuple[int, int]]) -> str:
+    """Return a text with marks where places of it stood that follow each other."""
+    parts, done = [], 0
+    for begin, end in places:
+        if begin >= done:
+            parts += [text[done:begin], MARK]
+            done = end
+    return "".join((*parts, text[done:])) if parts else text
 
 
 def may_hold_secret(text: str) -> bool:

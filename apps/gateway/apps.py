@@ -9,3 +9,9 @@ class GatewayConfig(AppConfig):
     name = "apps.gateway"
     label = "gateway"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Have the data planes told of limits that went with what they were on."""
+        from apps.gateway.services.limits import connect
+
+        connect()

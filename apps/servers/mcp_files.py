@@ -27,6 +27,8 @@ EXTENSION_FIELDS = {
     "timeout_seconds": int,
     "max_concurrency": int,
     "idle_seconds": int,
+    "auth": str,
+    "oauth_scope": str,
 }
 _TRANSPORTS = {
     "stdio": "stdio",
@@ -39,7 +41,7 @@ _TRANSPORTS = {
 }
 _URL_NAMES = ("url", "serverUrl", "httpUrl")
 _READ = frozenset(
-    {"command", "args", "env", "cwd", "headers", "type", "transport", "disabled", "enabled", EXTENSION, *_URL_NAMES}
+    {"command", "args", "env", "cwd", "headers", "type", "transport", "disabled", "enabled", "auth", EXTENSION, *_URL_NAMES}
 )
 _COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])', re.DOTALL)
@@ -182,6 +184,10 @@ def _read_url(raw: Mapping[str, Any], entry: Entry, placeholders: Placeholders) 
         entry.errors.append("url is not a string.")
         return
     entry.settings["url"] = _open(url, "url", entry, placeholders)
+    if raw.get("auth") == "oauth":  # as FastMCP writes it
+        entry.settings["auth"] = "oauth"
+    elif "auth" in raw:
+        entry.warnings.append("auth is not used: only “oauth” is understood there")
     _read_values(raw.get("headers"), "headers", entry, placeholders)
     entry.warnings += [f"{name} is not used for a URL" for name in ("args", "env", "cwd") if raw.get(name)]
 

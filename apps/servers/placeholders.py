@@ -9,7 +9,7 @@ _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 OWN_SECRETS = frozenset({
-    "SWITCHYARD_SECRET_KEY", "SWITCHYARD_ENCRYPTION_KEYS", "SWITCHYARD_ADMIN_PASSWORD", "SWITCHYARD_ADMIN_KEY", "DATABASE_URL",
+    "SWITCHYARD_SECRET_KEY", "SWITCHYARD_ENCRYPTION_KEYS", "SWITCHYARD_CHECKPOINT_KEYS", "SWITCHYARD_ADMIN_PASSWORD", "SWITCHYARD_ADMIN_KEY", "DATABASE_URL",
     "REDIS_URL", "EMAIL_URL",
 })  # fmt: skip
 """Variables that are never put into a server's settings: they would leave the installation."""

@@ -3,15 +3,17 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet
 
+from apps.common.clock import now
 from apps.common.errors import NotFound
+from apps.servers import domain
 from apps.servers.domain import EndpointFacts, ServerFacts
-from apps.servers.models import Endpoint, Server, UpstreamProcess
+from apps.servers.models import Endpoint, OAuthClient, OAuthConnection, Server, UpstreamProcess
 from apps.servers.querysets import ServerQuerySet
 
 TRANSPORTS: tuple[str, ...] = tuple(Server.Transport.values)
@@ -20,7 +22,7 @@ _CHUNK = 5000
 """Ids per query: below the 32,766 variables of a SQLite statement."""
 
 _SERVER_FIELDS = (
-    "id", "tenant_id", "slug", "name", "transport", "version", "paused_at", "builtin", "trust_annotations", "timeout_seconds",
+    "id", "tenant_id", "slug", "name", "transport", "version", "paused_at", "builtin", "auth", "trust_annotations", "timeout_seconds",
     "max_concurrency", "idle_seconds", "server_info", "capabilities", "instructions", "revisions",
 )  # fmt: skip
 
@@ -53,6 +55,25 @@ def plane_servers(ids: Iterable[object] | None = None) -> list[ServerFacts]:
             )
         )
     return facts
+
+
+def never_discovered(*, endpoint_id: object = None, without: Any = None, most: int = 1) -> list[tuple[UUID, UUID, datetime]]:
+    """Return id, tenant and time of registration of up to `most` servers that run and have never said what they offer, oldest first.
+
+    Of all, of one endpoint, or of those whose id is not in the query `without`; the caller opens the scope (`every_tenant()`).
+    """
+    rows = Server.objects.filter(discovered_at=None, paused_at=None)
+    if endpoint_id is not None:
+        rows = rows.filter(endpoints__pk=endpoint_id)
+    if without is not None:
+        rows = rows.exclude(pk__in=without)
+    return list(rows.order_by("created_at").values_list("pk", "tenant_id", "created_at")[:most])
+
+
+def server_of_endpoint(endpoint_id: object) -> str:
+    """Return the id of an endpoint's server, nothing where it is gone; the caller opens the scope (`every_tenant()`)."""
+    found = Endpoint.objects.filter(pk=endpoint_id).values_list("server_id", flat=True).first()
+    return str(found) if found is not None else ""
 
 
 def facts_of(server_id: object) -> ServerFacts:
@@ -174,6 +195,60 @@ def get_process(process_id: object) -> UpstreamProcess:
     if found is None:
         raise NotFound("No such process.")
     return found
+
+
+EXPIRING_SECONDS = 3600
+"""A connection that ends within so long, and does not renew itself, is about to expire."""
+
+
+def connections(*, state: str | None = None, search: str | None = None) -> QuerySet[OAuthConnection]:
+    """Return the OAuth connections in view: those that failed first, then by when they expire.
+
+    `state` is `connected`, `failed`, `expiring` (they end within an hour and need a person) or `wanting` (the server wants more scope).
+    """
+    rows = OAuthConnection.objects.select_related("server", "server__tenant", "user", "client")
+    if state in OAuthConnection.State.values:
+        rows = rows.filter(state=state)
+    elif state == "expiring":
+        by_hand = Q(refresh__isnull=True) & ~Q(server__auth=domain.CLIENT_CREDENTIALS)
+        rows = rows.filter(
+            by_hand, state=OAuthConnection.State.CONNECTED, expires_at__lt=now() + timedelta(seconds=EXPIRING_SECONDS)
+        )
+    elif state == "wanting":
+        rows = rows.exclude(wanted_scope="")
+    if search:
+        rows = rows.filter(
+            Q(server__slug__icontains=search) | Q(issuer__icontains=search) | Q(user__username__icontains=search)
+        )
+    found: QuerySet[OAuthConnection] = rows.order_by(F("state").desc(), F("expires_at").asc(nulls_last=True), "id")
+    return found
+
+
+def connection_of(server_id: UUID | str, user_id: UUID | str | None = None) -> OAuthConnection | None:
+    """Return the connection of a server in view, or a user's own with it."""
+    whose = Q(user_id=user_id) if user_id is not None else Q(user__isnull=True)
+    return connections().filter(whose, server_id=server_id).first()
+
+
+def get_connection(connection_id: object) -> OAuthConnection:
+    """Return one connection in view. Raises NotFound."""
+    try:
+        found = connections().filter(pk=UUID(str(connection_id))).first()
+    except ValueError:
+        found = None
+    if found is None:
+        raise NotFound("No such connection.")
+    return found
+
+
+def renews_itself(row: OAuthConnection) -> bool:
+    """Tell whether a connection gets fresh tokens without a person."""
+    return row.expires_at is None or row.refresh is not None or row.server.auth == domain.CLIENT_CREDENTIALS
+
+
+def entered_client(server_id: object) -> OAuthClient | None:
+    """Return the OAuth client that an operator entered for a server."""
+    return OAuthClient.objects.filter(server_id=server_id).first()
 
 
 def _row(row: Any) -> ServerRow:

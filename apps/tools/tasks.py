@@ -25,6 +25,14 @@ def take_up_discoveries_task() -> int:
     return take_up_discoveries()
 
 
+@system_task(name="tools.discover_due")
+def discover_due_task() -> int:
+    """Enqueue the discovery of servers that failed, or were not asked for long; the schedule runs it. Returns how many servers."""
+    from apps.tools.services.again import discover_due
+
+    return discover_due()
+
+
 def discover_later(server_id: object) -> None:
     """Enqueue the discovery of a server; it is enqueued with the transaction in progress, or not at all."""
     discover_server_task.delay(str(server_id))

@@ -3,7 +3,9 @@
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
+from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Sum
@@ -13,10 +15,14 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from django.utils.timezone import is_naive, make_aware
+from unfold.widgets import UnfoldAdminFileFieldWidget
 
 from apps.audit import selectors
+from apps.audit.admin.history import history_context
 from apps.audit.admin.words import CALL_STEPS, tell
 from apps.audit.models import AuditEvent, AuditHead
+from apps.audit.services.checkpoints import overview
+from apps.audit.services.reads import note_payloads_read
 from apps.audit.services.verify import verify_log
 from apps.common.admin import ConsoleAdmin
 from apps.common.admin.format import plural
@@ -65,6 +71,31 @@ KEPT = (
     "origin",
 )
 """Filters that links of other pages may bring."""
+
+
+UPLOAD = 1_048_576
+"""Bytes of checkpoints that the dialog takes; the command line takes any number."""
+
+
+class VerifyForm(forms.Form):
+    """What the log is held against beside its own chains."""
+
+    checkpoints = forms.FileField(
+        required=False,
+        label="Signed checkpoints",
+        help_text="Lines that were kept outside, at most 1 MB: they show an end that was cut off and an older copy. "
+        "More of them: manage.py audit verify --checkpoints FILE.",
+        widget=UnfoldAdminFileFieldWidget(),
+    )
+
+    def clean_checkpoints(self) -> list[str] | None:
+        """Return the lines of the file."""
+        given = self.cleaned_data.get("checkpoints")
+        if not given:
+            return None
+        if given.size > UPLOAD:
+            raise forms.ValidationError("This is more than 1 MB: use manage.py audit verify --checkpoints FILE.")
+        return [line for line in given.read().decode("utf-8", "replace").splitlines() if line.strip()]
 
 
 @admin.register(AuditEvent)
@@ -127,6 +158,7 @@ class AuditEventAdmin(ConsoleAdmin):
             ],
             "filtered": sum(bool(request.GET.get(name)) for name in {"text", "period", "who", *KEPT}),
             "view": group,
+            "export_url": reverse("admin:audit_export") + _with(kept),
             "seal": seal(request),
         }
         return TemplateResponse(request, "console/audit.html", context)
@@ -142,6 +174,7 @@ class AuditEventAdmin(ConsoleAdmin):
         except NotFound as error:
             raise Http404(error.detail) from error
         told = tell(row)
+        note_payloads_read([row])
         story = [tell(one) for one in selectors.call_story(row.call_id)] if row.call_id else []
         fields = [
             (name.replace("_", " "), value)
@@ -205,6 +238,7 @@ def seal(request: HttpRequest) -> dict[str, Any]:
         "href": reverse("admin:audit_auditevent_change", args=(last.event_id,)) if last and _sees(last) else "",
         "may": bool(request.user.is_superuser),
         "progress": tasks.progress_of_verification(),
+        "checkpoints": overview(),
         "verify_url": reverse("admin:audit_verify"),
         "poll": reverse("admin:audit_verification"),
     }
@@ -223,7 +257,8 @@ def verify(request: HttpRequest) -> HttpResponse:
     rows = AuditHead.objects.aggregate(n=Sum("seq"))["n"] or 0
     page = reverse("admin:audit_auditevent_changelist")
     htmx = bool(request.headers.get("HX-Request"))
-    if request.method != "POST":
+    form = VerifyForm(request.POST, request.FILES) if request.method == "POST" else VerifyForm()
+    if request.method != "POST" or not form.is_valid():
         from apps.common.admin import Ask
 
         question = Ask(
@@ -236,6 +271,8 @@ def verify(request: HttpRequest) -> HttpResponse:
         )
         context = {
             "ask": question,
+            "form": form,
+            "has_files": True,
             "dialog_title": question.title,
             "next": page,
             "back": page,
@@ -249,12 +286,12 @@ def verify(request: HttpRequest) -> HttpResponse:
         )
     if rows > AT_ONCE:
         tasks.note_progress(state="waiting", rows=0, total=rows)
-        tasks.verify_log_task.delay(asdict(current_actor()))
+        tasks.verify_log_task.delay(asdict(current_actor()), form.cleaned_data["checkpoints"])
         messages.info(request, f"Verifying {plural(rows, 'row')} in the background.")
     else:
         try:
             with every_tenant(current_actor()):
-                report = verify_log()
+                report = verify_log(checkpoints=form.cleaned_data["checkpoints"])
         except SwitchyardError as error:
             messages.error(request, error.detail)
         else:
@@ -274,6 +311,20 @@ def verification(request: HttpRequest) -> HttpResponse:
     if not may(request, "audit.read"):
         raise PermissionDenied
     return render(request, "console/parts/seal.html", {"seal": seal(request)})
+
+
+def history(request: HttpRequest, kind: str, object_id: str) -> HttpResponse:
+    """Answer an older page of an object's history; as a page of its own, lead to the log."""
+    if not may(request, "audit.read"):
+        raise PermissionDenied
+    if not request.headers.get("HX-Request"):
+        query = urlencode({"object_kind": kind, "object_id": object_id})
+        return HttpResponseRedirect(f"{reverse('admin:audit_auditevent_changelist')}?{query}")
+    try:
+        context = history_context(kind, object_id, request.GET.get("cursor"))
+    except ValidationFailed as error:
+        raise Http404(error.detail) from error
+    return render(request, "console/parts/history.html", context)
 
 
 def _with(kept: Any, **values: Any) -> str:

@@ -38,3 +38,8 @@ def servers(request: HttpRequest) -> str:
 def held(request: HttpRequest) -> str:
     """Return how many tools wait for review, or nothing."""
     return _kept(request, "held", "tool.read", lambda: tool_selectors.catalogue("tool", state="held").count())
+
+
+def connections(request: HttpRequest) -> str:
+    """Return how many connections have failed, or nothing."""
+    return _kept(request, "connections", "server.write", lambda: server_selectors.connections(state="failed").count())

@@ -16,11 +16,12 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from apps.accounts import selectors as accounts
-from apps.accounts.admin import APIKeyAdmin
+from apps.accounts.admin import APIKeyAdmin, NetworksField
 from apps.accounts.domain import CATALOGUE
 from apps.accounts.models import APIKey, Membership, Tenant, User
-from apps.accounts.services.api_keys import create_api_key
+from apps.accounts.services.api_keys import OVERLAP_SECONDS, create_api_key, rotate_api_key
 from apps.audit.admin.history import history_panel, told
+from apps.common.admin import Ask, verb
 from apps.common.admin.format import plural
 from apps.common.admin.panels import Panel
 from apps.common.admin.verbs import put_errors
@@ -41,6 +42,7 @@ USABLE_SHOWN = 200
 NONCES = "console_key_forms"
 CALLS_ONLY = tuple(f"{kind}.{verb}" for kind in CATALOGUE for verb in ("read", "call"))
 """Scopes of a key that calls with its owner's rights and manages nothing."""
+OVERLAPS = [(86_400, "1 day"), (3_600, "1 hour"), (604_800, "7 days"), (0, "no time: it ends now")]
 LIFETIMES = [("30", "30 days"), ("7", "7 days"), ("90", "90 days"), ("365", "1 year"), ("", "until it is revoked")]
 
 
@@ -97,6 +99,7 @@ class NewKeyForm(forms.Form):
     loopback_only = forms.BooleanField(
         required=False, label="This machine alone", help_text="Accepted only from the machine that Switchyard runs on."
     )
+    allowed_networks = NetworksField()
     nonce = forms.CharField(widget=forms.HiddenInput)
 
     def __init__(self, *args: Any, request: HttpRequest, tenant: Tenant, others: bool, **kwargs: Any) -> None:
@@ -117,6 +120,29 @@ class NewKeyForm(forms.Form):
         return cleaned
 
 
+class RotationForm(forms.Form):
+    """How long the clients that have the present text may go on with it."""
+
+    overlap = forms.TypedChoiceField(
+        choices=OVERLAPS,
+        coerce=int,
+        initial=OVERLAP_SECONDS,
+        label="The present text stays good for",
+        widget=forms.Select(attrs={"class": "sy-input"}),
+    )
+
+
+def _ask_rotate(self: Any, request: HttpRequest, key: APIKey) -> Ask:
+    return Ask(
+        title=f"Rotate {key.name}?",
+        consequence=[
+            "A new text is made and shown once. Rights, grants, limits and history stay.",
+            *self.consequences(request, "rotate", key),
+        ],
+        submit="Make the new text",
+    )
+
+
 def possible_owners(user: Any, tenant: Tenant, *, others: bool) -> QuerySet[User]:
     """Return the users who may own a key here: oneself, and for key administrators every member."""
     mine = Q(pk=user.pk)
@@ -128,6 +154,7 @@ class ConsoleAPIKeyAdmin(APIKeyAdmin):
     """The keys' pages, complete."""
 
     list_display = ("shown_name", "shown_state", "shown_owner", "shown_rights", "shown_used", "shown_expiry")
+    actions_detail = ("rotate", "revoke")
 
     def decorate(self, request: HttpRequest, rows: list[Any]) -> None:
         """Fetch the grants of the keys on a page in one query."""
@@ -221,14 +248,7 @@ class ConsoleAPIKeyAdmin(APIKeyAdmin):
             except SwitchyardError as error:
                 put_errors(form, error)
             else:
-                url = endpoint(settings.SWITCHYARD.public_url, slug)
-                context = {
-                    **self._page(request, "Your new key"), "key": key, "text": text, "url": url,
-                    "snippets": client_snippets(url, slug or "switchyard", text), "page": self.page_url(key),
-                }  # fmt: skip
-                response = TemplateResponse(request, "console/key_made.html", context)
-                response["Cache-Control"] = "no-store"
-                return response
+                return self._made(request, "Your new key", key, text, slug)
         if given is None:
             form.initial["nonce"] = self._new_nonce(request)
         context = {
@@ -240,6 +260,24 @@ class ConsoleAPIKeyAdmin(APIKeyAdmin):
         }  # fmt: skip
         # Rendered here, while the tenant's scope is open.
         return TemplateResponse(request, "console/key_form.html", context).render()
+
+    def _made(self, request: HttpRequest, title: str, key: APIKey, text: str, slug: str) -> HttpResponse:
+        """Show a key's text, once."""
+        url = endpoint(settings.SWITCHYARD.public_url, slug)
+        context = {
+            **self._page(request, title), "key": key, "text": text, "url": url,
+            "snippets": client_snippets(url, slug or "switchyard", text), "page": self.page_url(key),
+        }  # fmt: skip
+        response = TemplateResponse(request, "console/key_made.html", context)
+        response["Cache-Control"] = "no-store"
+        return response
+
+    @verb(description="Rotate", ask=_ask_rotate, icon="autorenew", form=RotationForm, applies=lambda key: key.state == "active")
+    def rotate(self, request: HttpRequest, obj: APIKey, form: Any) -> HttpResponse:
+        """Give it a new text."""
+        key, text = rotate_api_key(obj, overlap_seconds=form.cleaned_data["overlap"])
+        grants = list(tools.grants(api_key=key))
+        return self._made(request, "Its new text", key, text, only_slug(grants) if not key.inherits_owner else "")
 
     def _page(self, request: HttpRequest, title: str) -> dict[str, Any]:
         return {
@@ -289,6 +327,7 @@ def make_key(data: dict[str, Any]) -> tuple[APIKey, str, str]:
             scopes=CALLS_ONLY if inherits and not data["manage"] else None,
             expires_at=expires,
             loopback_only=data["loopback_only"],
+            allowed_networks=data["allowed_networks"],
         )
         slugs = []
         if not inherits:
@@ -331,4 +370,6 @@ def rights_in_words(key: Any, grants: list[Grant]) -> list[str]:
             words.append("manages nothing")
     if key.loopback_only:
         words.append("from this machine alone")
+    if key.allowed_networks:
+        words.append(f"from {plural(len(key.allowed_networks), 'network')} alone")
     return words

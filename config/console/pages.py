@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from config.console import compatibility, messages, sight
-from config.console.audit_log import verification, verify
+from config.console.audit_export import export, progress
+from config.console.audit_log import history, verification, verify
 from config.console.overview import live
 from config.console.playground import call
 from config.console.scope import choose_tenant
@@ -19,6 +20,9 @@ def screens() -> list[tuple[str, Callable[..., Any], str]]:
         ("playground/<uuid:tool_id>/call/", call, "playground_call"),
         ("audit-log/verify/", verify, "audit_verify"),
         ("audit-log/verification/", verification, "audit_verification"),
+        ("audit-log/history/<slug:kind>/<str:object_id>/", history, "audit_history"),
+        ("audit-log/export/", export, "audit_export"),
+        ("audit-log/export/progress/", progress, "audit_export_progress"),
         ("overview/live/", live, "overview_live"),
         ("compatibility/", compatibility.page, "compatibility"),
         ("compatibility/now/", sight.now_page, "compatibility_now"),

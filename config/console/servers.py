@@ -19,6 +19,7 @@ from apps.common.admin.panels import Link, Panel
 from apps.common.errors import SwitchyardError
 from apps.gateway.plane.mcp.revisions import LEGACY, MODERN
 from apps.servers.admin import ServerAdmin
+from apps.servers.admin.connecting import CONNECTING
 from apps.servers.admin.parts import ask, ask_bulk
 from apps.servers.models import Server
 from apps.tools.admin.definition import risk_badge
@@ -74,7 +75,15 @@ class ConsoleServerAdmin(ServerAdmin):
         {
             "title": "More",
             "icon": "more_horiz",
-            "items": ["approve_everything", "clone", "set_credential", "remove_credential", "inspect", "delete_it"],
+            "items": [
+                "approve_everything",
+                "clone",
+                "set_credential",
+                "remove_credential",
+                *CONNECTING,
+                "inspect",
+                "delete_it",
+            ],
         },
     )
 

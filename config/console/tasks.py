@@ -24,13 +24,15 @@ def note_progress(**facts: Any) -> None:
 
 
 @shared_task(name="console.verify_audit_log", ignore_result=True)
-def verify_log_task(actor: dict[str, Any]) -> None:
+def verify_log_task(actor: dict[str, Any], checkpoints: list[str] | None = None) -> None:
     """Verify the audit log as the person who asked; reading alone, so repeating it does no harm."""
     from apps.audit.services.verify import verify_log
 
     with every_tenant(Actor(**actor)):
         try:
-            report = verify_log(progress=lambda rows, total: note_progress(state="running", rows=rows, total=total))
+            report = verify_log(
+                progress=lambda rows, total: note_progress(state="running", rows=rows, total=total), checkpoints=checkpoints
+            )
         except SwitchyardError as error:
             note_progress(state="failed", detail=error.detail)
             return

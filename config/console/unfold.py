@@ -83,6 +83,14 @@ UNFOLD: dict[str, Any] = {
                         badge_variant="danger",
                     ),
                     _item(
+                        "Connections",
+                        "link",
+                        "servers_oauthconnection_changelist",
+                        "server",
+                        badge="config.console.badges.connections",
+                        badge_variant="danger",
+                    ),
+                    _item(
                         "Tools",
                         "construction",
                         "tools_tool_changelist",
@@ -102,6 +110,7 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _item("API keys", "key", "accounts_apikey_changelist", "api_key"),
                     _item("Grants", "handshake", "tools_grant_changelist", "grant"),
+                    _item("Limits", "speed", "gateway_limit_changelist", "limit"),
                     _item("Roles", "badge", "accounts_role_changelist", "role"),
                     _item("Members", "group", "accounts_membership_changelist", "membership"),
                     _item("Users", "person", "accounts_user_changelist", "user"),

@@ -188,7 +188,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         waiting: int = self.transport.get_write_buffer_size()
         try:
             taken = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-        except (OSError, AttributeError):  # no such count on this system
+        except (OSError, AttributeError, ValueError):  # no such count on this system, or no socket any more
             return waiting
         return waiting + int.from_bytes(taken, sys.byteorder)
 

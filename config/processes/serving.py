@@ -17,6 +17,7 @@ from django.utils.module_loading import import_string
 
 from config.processes import draining, embedded, lifeline
 from config.processes.http_protocol import BoundedHttpProtocol
+from config.processes.memory import Collector, keep_blocks_apart
 from config.processes.roles import serves_web
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,9 @@ GRACE_SECONDS = 6
 EMBEDDED_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 75
 COLLECT = (20_000, 20, 20)
-"""New containers between two collections, and collections between two of the next generation: a call makes few cycles."""
+"""New containers between two collections, and collections between two of the next generation: a call makes few cycles (`memory`
+looks after those that are large).
+"""
 WEBSOCKET_BYTES = 4 * 1024 * 1024
 
 
@@ -46,6 +49,8 @@ class Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT)
+        self._collector = Collector()
+        self._collector.start()
         lifeline.report_ready(self.report_fd)
         if serves_web():
             threading.Thread(target=_load_pages, name="pages", daemon=True).start()
@@ -75,6 +80,7 @@ def _load_pages() -> None:
 def run(*, listen_fd: int, report_fd: int) -> int:
     """Serve until a signal; returns the exit code."""
     os.set_inheritable(listen_fd, False)
+    keep_blocks_apart()
     listener = socket.socket(fileno=listen_fd)
     application: Any = import_string(settings.ASGI_APPLICATION)
     server = Server(

@@ -220,9 +220,19 @@ CELERY_BEAT_SYNC_EVERY = 1
 """When an entry last ran is written at once, so that the next clock to tick does not run it again."""
 CELERY_BEAT_SCHEDULE = {
     "Roll up the audit log": {"task": "audit.roll_up", "schedule": 10.0, "options": {"expire_seconds": 30}},
+    "Let payloads go that have reached their age": {
+        "task": "audit.retain",
+        "schedule": 60.0,
+        "options": {"expire_seconds": 120},
+    },
     "Close calls that a dead process left open": {"task": "audit.sweep", "schedule": 60.0, "options": {"expire_seconds": 120}},
     "Take up discoveries of dead processes": {
         "task": "tools.take_up_discoveries",
+        "schedule": 15.0,
+        "options": {"expire_seconds": 30},
+    },
+    "Discover again what failed or was not asked for long": {
+        "task": "tools.discover_due",
         "schedule": 15.0,
         "options": {"expire_seconds": 30},
     },
@@ -230,6 +240,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "servers.remove_stale_processes",
         "schedule": 60.0,
         "options": {"expire_seconds": 120},
+    },
+    "Refresh tokens of connections": {
+        "task": "servers.refresh_connections",
+        "schedule": 5.0,
+        "options": {"expire_seconds": 15},
+    },
+    "Forget authorizations that nobody came back to": {
+        "task": "servers.forget_authorizations",
+        "schedule": 3_600.0,
+        "options": {"expire_seconds": 3_600},
     },
     "Prune the outbox": {"task": "common.prune_outbox", "schedule": 3_600.0, "options": {"expire_seconds": 3_600}},
     "Delete recordings of messages after a day": {

@@ -20,6 +20,7 @@ def body_for(route: Route, world: World) -> Any:
         "role-list": {"slug": unique("role")[:40], "permissions": ["tool.read"]},
         "api-key-list": {"name": "made"},
         "server-list": {"slug": unique("made")[:40], "transport": "http", "url": NOWHERE},
+        "server-oauth-client": {"issuer": "https://auth.example.com", "client_id": "ours", "client_secret": unique("secret")},
         "server-clone": {"slug": unique("clone")[:40]},
         "server-credentials": {"kind": "header", "name": "X-Team", "value": "blue"},
         "server-delete-credential": {"kind": "header", "name": "Authorization"},
@@ -32,6 +33,8 @@ def body_for(route: Route, world: World) -> Any:
         "recording-list": {"kind": "server", "object": world.server.slug, "minutes": 5},
         "toolset-list": {"slug": unique("set")[:40], "entries": []},
         "toolset-preview": {"entries": []},
+        "audit-retention-list": {"family": "calls", "days": 90},
+        "limit-list": {"subject": "role", "role": str(world.spare_role.pk), "amount": 5, "window": "hour"},
         "grant-list": {"kind": "tool", "role": str(world.spare_role.pk), "pattern": f"{world.server.slug}__*"},
     }
     if route.name.endswith("-approve"):
@@ -44,5 +47,6 @@ def body_for(route: Route, world: World) -> Any:
         "api-key-detail": {"name": "renamed"},
         "server-detail": {"name": "Renamed"},
         "toolset-detail": {"name": "Renamed"},
+        "limit-detail": {"amount": 7},
     }
     return (changed if route.method == "patch" else made).get(route.name, NOTHING)

@@ -18,6 +18,7 @@ CHECKS = (
 )  # fmt: skip
 OF_ITSELF = (
     ("PATCH", "/api/v1/api-keys/{id}/"), ("DELETE", "/api/v1/api-keys/{id}/"), ("POST", "/api/v1/api-keys/{id}/revoke/"),
+    ("POST", "/api/v1/api-keys/{id}/rotate/"),
     ("PATCH", "/api/v1/users/{id}/"), ("DELETE", "/api/v1/users/{id}/"), ("POST", "/api/v1/users/{id}/deactivate/"),
     ("POST", "/api/v1/tenants/{id}/deactivate/"), ("PATCH", "/api/v1/tenants/{id}/"),
 )  # fmt: skip

@@ -38,6 +38,13 @@ TABLE: dict[tuple[str, str], str] = {
     ("api-key-detail", "patch"): READS_OWN,
     ("api-key-detail", "delete"): DELETES_OWN,
     ("api-key-revoke", "post"): READS_OWN,
+    ("api-key-rotate", "post"): READS_OWN,
+    ("audit-checkpoint-list", "get"): "403 403 403 403 403 200 403",
+    ("audit-checkpoint-status", "get"): "403 403 403 403 403 200 403",
+    ("audit-checkpoint-keys", "get"): "403 200 200 200 200 200 403",
+    ("audit-retention-list", "get"): "403 403 403 403 403 200 403",
+    ("audit-retention-list", "post"): "403 403 403 403 403 200 403",
+    ("audit-event-export", "get"): "403 400 400 400 400 400 403",  # the form must be said
     ("audit-event-list", "get"): "403 200 200 200 200 200 403",
     ("audit-event-calls", "get"): "403 200 200 200 404 200 403",
     ("audit-event-detail", "get"): "403 200 200 200 404 200 403",
@@ -51,6 +58,11 @@ TABLE: dict[tuple[str, str], str] = {
     ("grant-list", "post"): "403 403 201 201 400 201 403",  # a stranger's body names a role that is not theirs
     ("grant-detail", "get"): READS,
     ("grant-detail", "delete"): "403 403 204 204 404 204 403",
+    ("limit-list", "get"): LISTS,
+    ("limit-list", "post"): "403 403 201 201 400 201 403",  # a stranger's body names a role that is not theirs
+    ("limit-detail", "get"): READS,
+    ("limit-detail", "patch"): READS,
+    ("limit-detail", "delete"): "403 403 204 204 404 204 403",
     ("membership-list", "get"): LISTS_OWN,
     ("membership-list", "post"): "403 403 403 201 404 201 403",
     ("membership-detail", "get"): READS_OWN,
@@ -79,6 +91,14 @@ TABLE: dict[tuple[str, str], str] = {
     ("server-bulk-pause", "post"): "403 403 200 200 400 200 403",
     ("server-bulk-resume", "post"): "403 403 200 200 400 200 403",
     ("server-clone", "post"): "403 403 201 201 404 201 403",
+    ("server-connect", "post"): "403 403 409 409 404 409 403",  # it is reached with headers
+    ("server-disconnect", "post"): "403 403 204 204 404 204 403",
+    ("server-oauth-client", "get"): "403 403 404 404 404 404 403",  # none was entered
+    ("server-oauth-client", "put"): "403 403 400 400 404 400 403",
+    ("server-oauth-client", "delete"): "403 403 404 404 404 404 403",
+    ("upstream-connection-list", "get"): LISTS,
+    ("upstream-connection-detail", "get"): READS,
+    ("upstream-connection-disconnect", "post"): "403 403 204 204 404 204 403",
     ("server-credentials", "post"): READS,
     ("server-delete-credential", "post"): READS,
     ("server-discover", "post"): READS,

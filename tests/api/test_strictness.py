@@ -20,6 +20,7 @@ CHANGING = [route for route in routes() if route.method in ("post", "patch", "pu
 LISTS = [route for route in routes() if route.name.endswith("-list") and route.method == "get"]
 
 
+@pytest.mark.once
 def test_malformed_bodies_are_refused_by_every_route(world: World, root: Api):
     """Also by verbs that take nothing: nobody is told that a body was understood which was not."""
     for route in CHANGING:
@@ -33,6 +34,7 @@ def test_malformed_bodies_are_refused_by_every_route(world: World, root: Api):
     assert Server.unscoped.filter(tenant=world.tenant).count() == 1
 
 
+@pytest.mark.once
 def test_unknown_members_are_refused_by_every_route(world: World, root: Api):
     for route in CHANGING:
         path = route.path(world.named(route)[0] if route.parameter else "")
@@ -67,6 +69,7 @@ def test_addresses_that_cannot_be(world: World, root: Api):
                 problem(answer, 404, "not-found")
 
 
+@pytest.mark.once
 def test_methods_that_are_not_there(world: World, root: Api):
     for template in {route.template for route in routes()}:
         there = {route.method.upper() for route in routes() if route.template == template}
@@ -81,6 +84,7 @@ def test_methods_that_are_not_there(world: World, root: Api):
 # Parameters of the address
 
 
+@pytest.mark.once
 def test_unknown_parameters_are_named(world: World, root: Api):
     """A filter that does not exist is never ignored: the answer would hold what was not asked for."""
     for route in routes():
@@ -95,20 +99,25 @@ def test_unknown_parameters_are_named(world: World, root: Api):
                 "id__in",
                 "__proto__",
             ):
+                if (route.name, name) == ("audit-event-export", "format"):
+                    continue  # there it is a parameter
                 body = problem(root.get(f"{path}?{name}=x"), 400, "validation-failed")
                 assert body["errors"] == {name: ["There is no such parameter."]}, route
 
 
+@pytest.mark.once
 def test_a_parameter_stands_once(root: Api):
     body = problem(root.get("servers/?transport=http&transport=sse"), 400, "validation-failed")
     assert body["errors"] == {"transport": ["Give it once."]}
 
 
+@pytest.mark.once
 def test_a_parameter_has_a_value(root: Api):
     body = problem(root.get("servers/?transport=&tenant="), 400, "validation-failed")
     assert set(body["errors"]) == {"transport", "tenant"}
 
 
+@pytest.mark.once
 def test_orders_by_what_is_not_offered(world: World, root: Api):
     for route in LISTS:
         for order in ("tenant__slug", "owner__password", "password", "-digest", "sealed", "name,tenant__id", "", "?", "pk"):

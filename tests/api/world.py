@@ -13,9 +13,11 @@ from apps.audit.sink.record import AuditRecord, encode
 from apps.common.clock import now
 from apps.common.context import SYSTEM, tenant_scope
 from apps.common.ids import new_id
-from apps.gateway.models import ClientSeen, Recording
-from apps.servers.models import Endpoint, Server, UpstreamProcess
+from apps.gateway.models import ClientSeen, Limit, Recording
+from apps.gateway.services.limits import set_limit
+from apps.servers.models import Endpoint, OAuthConnection, Server, UpstreamProcess
 from apps.servers.services.registry import register_server
+from apps.servers.services.secrets import keyring
 from apps.tools.models import Grant, Instructions, Prompt, Resource, ResourceTemplate, Tool, Toolset
 from apps.tools.services.grants import grant
 from apps.tools.services.toolsets import create_toolset
@@ -42,6 +44,8 @@ class World:
     process: UpstreamProcess
     client: ClientSeen
     recording: Recording
+    limit: Limit
+    connection: OAuthConnection
     event: str
     call_id: str
     secrets: list[str] = field(default_factory=list)
@@ -60,6 +64,8 @@ class World:
             "processes": (self.process, None),
             "clients": (self.client, None),
             "recordings": (self.recording, None),
+            "limits": (self.limit, None),
+            "upstream-connections": (self.connection, None),
             "toolsets": (self.toolset, self.toolset.slug),
             "grants": (self.grant, None),
         }
@@ -99,6 +105,7 @@ def make_world(tenant: Tenant | None = None) -> World:
         entries = [{"server": server.slug, "kind": "tool", "pattern": "read"}]
         toolset = create_toolset(slug=unique("desk")[:40], entries=entries)
         granted = grant(kind="server", role=role, server=server)
+        limited = set_limit(subject="role", role=role, amount=100, window="minute")
         found = {
             "tools": Tool.objects.get(server=server, name="search"),
             "resources": Resource.objects.get(server=server),
@@ -107,12 +114,24 @@ def make_world(tenant: Tenant | None = None) -> World:
             "instructions": Instructions.objects.get(server=server),
         }
     client = make_client(key)
+    token = secrets.token_urlsafe(24)
+    connection = make_connection(server, token)
     call_id = str(new_id())
     return World(
         tenant=tenant, server=server, member=member, role=role, spare_role=spare, membership=Membership.unscoped.get(user=member),
-        key=key, toolset=toolset, grant=granted, process=process, client=client, recording=make_recording(tenant), event=make_event(tenant, call_id), call_id=call_id,
-        secrets=[canary, text, text.split("_", 2)[2], member.password, key.digest.hex()], definitions=found,
+        key=key, toolset=toolset, grant=granted, process=process, client=client, recording=make_recording(tenant), limit=limited, connection=connection, event=make_event(tenant, call_id), call_id=call_id,
+        secrets=[canary, token, text, text.split("_", 2)[2], member.password, key.digest.hex()], definitions=found,
     )  # fmt: skip
+
+
+def make_connection(server: Server, token: str, **fields: Any) -> OAuthConnection:
+    """A server's connection with this access token."""
+    row = OAuthConnection(
+        tenant_id=server.tenant_id, server=server, issuer="https://auth.example.com", connected_at=now(), generation=1, **fields
+    )
+    row.access = keyring().seal(token.encode(), associated=row.associated("access"))
+    row.save()
+    return row
 
 
 def make_client(key: APIKey, **fields: Any) -> ClientSeen:

@@ -20,7 +20,7 @@ from apps.audit.sink.stores import make_store
 from apps.common.ids import new_id
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-GUARDED = ("audit_chain", "audit_event", "audit_head")
+GUARDED = ("audit_chain", "audit_event", "audit_gone", "audit_head")
 
 
 _MIGRATE = """

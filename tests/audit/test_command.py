@@ -13,6 +13,7 @@ from apps.audit.models import AuditEvent, CallRollup
 from apps.audit.sink.config import SinkConfig
 from apps.common.context import every_tenant
 from apps.common.models import OutboxEvent
+from apps.common.shell import operator
 from tests.audit import logs
 
 
@@ -30,7 +31,7 @@ def test_verify_relay_and_the_last_result(log: SinkConfig) -> None:
     with every_tenant():
         last = selectors.last_verification()
     assert last is not None
-    assert (last.outcome, last.actor, last.origin) == ("ok", "command line", "cli")
+    assert (last.outcome, last.actor, last.origin) == ("ok", operator().label, "cli")
     assert last.details["rows"] == 2
     report = json.loads(run("verify", "--fast", "--json"))
     assert (report["ok"], report["rows"], report["first_bad"]) == (True, 3, None)

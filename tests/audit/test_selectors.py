@@ -75,7 +75,7 @@ def test_a_tenant_sees_its_own_alone(written: SinkConfig) -> None:
             selectors.event("0-1")
         with pytest.raises(NotFound):
             selectors.call_story("c0")
-        assert selectors.timeline("server", "s1") == ()
+        assert selectors.object_events(("server",), "s1").events == ()
         assert selectors.event("0-3").call_id == "c1"
     with pytest.raises(TenantRequired):
         selectors.events()
@@ -97,7 +97,7 @@ def test_the_story_of_a_call_and_the_timeline_of_an_object(written: SinkConfig) 
     with every_tenant():
         story = selectors.call_story("c7")
         assert [event.event_type for event in story] == ["call.intent", "call.outcome"]
-        assert [event.details["n"] for event in selectors.timeline("server", "s1")] == [4, 3, 2, 1, 0]
+        assert [event.details["n"] for event in selectors.object_events(("server",), "s1").events] == [4, 3, 2, 1, 0]
         assert selectors.last_verification() is None
 
 
@@ -111,3 +111,19 @@ def test_an_unknown_filter_is_refused(written: SinkConfig) -> None:
     with every_tenant(), pytest.raises(ValidationFailed) as raised:
         selectors.events(body="x")
     assert "body" in raised.value.extra["errors"]
+
+
+def test_a_search_that_no_index_leads_to_is_bounded_and_leads_on(written: SinkConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with every_tenant():
+        everything = [event.event_id for event in selectors.events(text="c1", limit=500).events]
+        assert everything
+        monkeypatch.setitem(selectors.events.__globals__, "LOOKED_AT", 7)
+        found, cursor, pages = [], None, 0
+        while True:
+            page = selectors.events(text="c1", limit=500, cursor=cursor)
+            found += [event.event_id for event in page.events]
+            pages, cursor = pages + 1, page.next_cursor
+            if cursor is None:
+                break
+        assert found == everything
+        assert pages > 2

@@ -1,7 +1,8 @@
 """Puts the requests of clients now to one gateway, now to the other: where a session's state is kept must not matter.
 
-Requests take turns. What belongs to an earlier request (an answer to a server's request, a cancellation, a subscription while a
-stream stands) goes to the gateway that does not have it, so that a test does not depend on the number of requests before.
+Requests take turns. What belongs to an earlier request (an answer to a server's request, a request that takes up a parked call, a
+cancellation, a subscription while a stream stands) goes to the gateway that does not have it, so that a test does not depend on the
+number of requests before.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ class Balancer:
         self._turn = 0
         self._calls: list[int] = []
         self._standing: list[int] = []
+        self._begun: dict[str, int] = {}
+        """Where calls were last made that a request with `requestState` may belong to."""
         self.served: list[tuple[str, int]] = []
         """What was asked, and which gateway it went to."""
         self.crossed: list[str] = []
@@ -54,7 +57,15 @@ class Balancer:
             self.crossed.append(said)
             return 1 - self._standing[-1]
         self._turn += 1
-        return self._turn % 2
+        gateway = self._turn % 2
+        if _is_call(said):
+            params = message["params"]
+            key = json.dumps([said, params.get("name"), params.get("uri"), params.get("arguments")])
+            if "requestState" in params and key in self._begun:
+                self.crossed.append("requestState")
+                return 1 - self._begun[key]
+            self._begun[key] = gateway
+        return gateway
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):

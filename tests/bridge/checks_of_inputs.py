@@ -120,6 +120,19 @@ async def inputs_side_by_side(talk: Talk, pair: Pair) -> None:
 
 
 @check
+async def loose_input(talk: Talk, pair: Pair) -> None:
+    assert await talk.told("elicit_loosely") == WHO
+    (request,) = await asked(talk)
+    assert request["params"]["requestedSchema"] == FORM
+
+
+@check
+async def loose_inputs_side_by_side(talk: Talk, pair: Pair) -> None:
+    assert await asyncio.gather(talk.told("elicit_loosely"), talk.told("elicit_loosely")) == [WHO, WHO]
+    assert len(await asked(talk)) == 2
+
+
+@check
 async def prompt_input(talk: Talk, pair: Pair) -> None:
     got = await talk.prompt("asking")
     assert got["messages"][0]["content"]["text"] == "A prompt for Ada"

@@ -1,5 +1,6 @@
 """Fixtures of the bridge suite."""
 
+import asyncio
 import inspect
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests import migrated, npm
+from tests import migrated, npm, services
 from tests.bridge import house as houses
 from tests.bridge.balancer import Balancer
 from tests.bridge.house import Apart, Servers
@@ -34,16 +35,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def common(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that all processes of the run have in common."""
-    base = tmp_path_factory.getbasetemp()
-    return base if worker_id == "master" else base.parent
+    return services.common_directory(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def shared(common: Path) -> Iterator[dict[str, Any]]:
     """The running product and the peers that are reached by HTTP."""
-    with houses.shared(common / "bridge", partial(migrated.fill_home, shared=common)) as facts:
+    with houses.shared(common / "bridge", partial(houses.running, fill=partial(migrated.on_sqlite, shared=common))) as facts:
         yield facts
 
 
@@ -85,15 +85,23 @@ async def open_talks() -> AsyncIterator[Open]:
     await found.close()
 
 
+@pytest.fixture(scope="session")
+def gateways(common: Path) -> Iterator[dict[str, Any]]:
+    """Two running gateways of one installation on PostgreSQL and Redis, and the peers that are reached by HTTP."""
+    with houses.shared(common / "apart", partial(houses.two_gateways, common=common)) as facts:
+        yield facts
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def apart(tmp_path_factory: pytest.TempPathFactory, common: Path) -> AsyncIterator[Apart]:
-    """Two gateways of one installation on PostgreSQL and Redis, and what puts each request to one or the other."""
-    with houses.two_gateways(tmp_path_factory.mktemp("apart"), common) as (products, addresses):
-        first, second = products
-        balancer = await Balancer((first.port, second.port)).start()
-        try:
-            place = tmp_path_factory.mktemp("house")
-            house = House(first.base_url, first.key, place, place)
-            yield Apart(house, "", balancer).register(addresses, transports=("http",))
-        finally:
-            await balancer.stop()
+async def apart(gateways: dict[str, Any], common: Path, worker_id: str) -> AsyncIterator[Apart]:
+    """The peers, registered for this process alone, and what puts each request to one gateway or the other."""
+    first, second = gateways["ports"]
+    balancer = await Balancer((first, second)).start()
+    try:
+        place = common / "apart"
+        house = House(gateways["base_url"], gateways["key"], place, place)
+        found = Apart(house, f"-{worker_id}", balancer)
+        await asyncio.to_thread(found.register, gateways["addresses"])
+        yield found
+    finally:
+        await balancer.stop()

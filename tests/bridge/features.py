@@ -7,20 +7,17 @@ Written once for both eras. `ask` sends requests on the call's own stream before
 import asyncio
 import base64
 import json
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import anyio
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
-from mcp.server.session import ServerSession
-from mcp.server.subscriptions import InMemorySubscriptionBus
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ServerMessageMetadata
-from mcp.shared.subscriptions import PromptsListChanged, ResourcesListChanged, ResourceUpdated, ToolsListChanged
 from pydantic import BaseModel, ConfigDict
+
+from tests.bridge.world import STATE
 
 Json = dict[str, Any]
 Context = ServerRequestContext[Any, Any]
@@ -64,59 +61,6 @@ class InputRequired(Exception):
         return types.InputRequiredResult.model_validate({"inputRequests": self.requests, "requestState": self.state})
 
 
-@dataclass
-class State:
-    """What the peer remembers, of all its callers together."""
-
-    bus: InMemorySubscriptionBus = field(default_factory=InMemorySubscriptionBus)
-    sessions: dict[str, ServerSession] = field(default_factory=dict)
-    subscribers: dict[str, dict[str, ServerSession]] = field(default_factory=dict)
-    levels: dict[str, str] = field(default_factory=dict)
-    root_changes: Counter[str] = field(default_factory=Counter)
-    waiting: list[str] = field(default_factory=list)
-    cancelled: list[str] = field(default_factory=list)
-    visited: set[str] = field(default_factory=set)
-    grown: dict[str, list[str]] = field(default_factory=lambda: {"tools": [], "prompts": [], "resources": []})
-    world: Path | None = None
-    """Where several processes of one server have what they have in common; None for a server of one process."""
-
-    async def happen(self, event: list[str]) -> None:
-        """Change the world: `["grown", kind, name]` or `["touched", uri]`. Every process notices and tells its clients."""
-        if self.world is None:
-            await self.notice(event)
-            return
-        with self.world.open("a") as world:
-            world.write(json.dumps(event) + "\n")
-
-    async def notice(self, event: list[str]) -> None:
-        """Take a change into account, and announce it to everybody whom it concerns."""
-        if event[0] == "touched":
-            uri = event[1]
-            await self.bus.publish(ResourceUpdated(uri))
-            for session in tuple(self.subscribers.get(uri, {}).values()):
-                await session.send_resource_updated(uri)
-            return
-        kind, name = event[1:]
-        self.grown[kind].append(name)
-        await self.bus.publish(CHANGED[kind]())
-        for session in tuple(self.sessions.values()):
-            await getattr(session, f"send_{kind[:-1]}_list_changed")()
-
-    async def follow(self, world: Path) -> None:
-        """Notice what other processes do, for good."""
-        self.world = world
-        world.touch()
-        with world.open() as lines:
-            while True:
-                line = lines.readline()
-                if line:
-                    await self.notice(json.loads(line))
-                else:
-                    await asyncio.sleep(0.02)
-
-
-CHANGED = {"tools": ToolsListChanged, "prompts": PromptsListChanged, "resources": ResourcesListChanged}
-STATE = State()
 TOOLS: dict[str, tuple[Tool, types.Tool]] = {}
 
 
@@ -247,6 +191,13 @@ async def elicit_form(ctx: Context, given: Json) -> types.CallToolResult:
     return told(await ask(ctx, who=form("Who goes there?", name=STRING)))
 
 
+@tool()
+async def elicit_loosely(ctx: Context, given: Json) -> types.CallToolResult:
+    """Ask for a name without saying for which call: on the stream of the session, where there is one."""
+    answer = await ctx.session.send_request(Raw(**form("Who goes there?", name=STRING)), Loose)
+    return told(answer.model_dump(mode="json", by_alias=True))
+
+
 @tool(id=STRING)
 async def elicit_url(ctx: Context, given: Json) -> types.CallToolResult:
     """Send the user to a page."""
@@ -260,9 +211,10 @@ async def elicit_url(ctx: Context, given: Json) -> types.CallToolResult:
 async def url_required(ctx: Context, given: Json) -> types.CallToolResult:
     """Refuse until a page was visited."""
     id = given["id"]
-    if id in STATE.visited:
+    await STATE.catch_up()
+    if id in STATE.done["visited"]:
         return text("visited")
-    STATE.visited.add(id)
+    await STATE.happen("visited", id)
     page = {"mode": "url", "elicitationId": id, "url": f"https://example.org/visit/{id}", "message": "Please log in there."}
     raise MCPError(types.URL_ELICITATION_REQUIRED, "Visit the page first.", {"elicitations": [page]})
 
@@ -316,11 +268,12 @@ async def who(ctx: Context, given: Json) -> types.CallToolResult:
 @tool(token=STRING)
 async def wait(ctx: Context, given: Json) -> types.CallToolResult:
     """Wait until cancelled."""
-    STATE.waiting.append(given["token"])
+    await STATE.happen("waiting", given["token"])
     try:
         await asyncio.sleep(60)
     except BaseException:
-        STATE.cancelled.append(given["token"])
+        with anyio.CancelScope(shield=True):
+            await STATE.happen("cancelled", given["token"])
         raise
     return text("nobody cancelled")
 
@@ -328,20 +281,21 @@ async def wait(ctx: Context, given: Json) -> types.CallToolResult:
 @tool()
 async def waits(ctx: Context, given: Json) -> types.CallToolResult:
     """Tell who waited and who was cancelled."""
-    return told({"waiting": STATE.waiting, "cancelled": STATE.cancelled})
+    await STATE.catch_up()
+    return told(STATE.done)
 
 
 @tool(kind=STRING, name=STRING)
 async def grow(ctx: Context, given: Json) -> types.CallToolResult:
     """Have one more tool, prompt or resource, and announce it to everybody."""
-    await STATE.happen(["grown", given["kind"], given["name"]])
+    await STATE.happen("grown", given["kind"], given["name"])
     return text("grown")
 
 
 @tool(uri=STRING)
 async def touch(ctx: Context, given: Json) -> types.CallToolResult:
     """Change a resource, and tell those who watch it."""
-    await STATE.happen(["touched", given["uri"]])
+    await STATE.happen("touched", given["uri"])
     return text("touched")
 
 

@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,9 @@ class Servers:
         """Return what a peer is registered as."""
         return f"bridge-{era}-{transport}{self.suffix}"
 
-    def register(self, addresses: dict[str, str], transports: tuple[str, ...] = ("http", "sse", "stdio")) -> "Servers":
+    def register(self, addresses: dict[str, str]) -> "Servers":
         """Register the peers by REST, and return when they are discovered."""
-        wanted = [(era, transport) for era, transport in PEERS if transport in transports]
-        for era, transport in wanted:
+        for era, transport in PEERS:
             if transport == "stdio":
                 world = str(self.house.directory / f"world-{era}{self.suffix}")
                 arguments = ["-m", "tests.bridge.peer", "--era", era, "--transport", "stdio", "--world", world]
@@ -45,7 +45,7 @@ class Servers:
             else:
                 place = {"url": addresses[f"{era}-{transport}"]}
             self.house.api("POST", "servers/", {"slug": self.slug(era, transport), "transport": transport, **place})
-        for era, transport in wanted:
+        for era, transport in PEERS:
             found = self.house.discovered(self.slug(era, transport))
             assert found["endpoints"][0]["era"] == era, found
         return self
@@ -98,10 +98,9 @@ def all_listen(addresses: dict[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def running(place: Path, fill: Callable[[Path], None]) -> Iterator[dict[str, Any]]:
+def running(place: Path, fill: Callable[[Path], dict[str, str]]) -> Iterator[dict[str, Any]]:
     """Run the product and the peers; gives what another process needs to use them."""
-    fill(place / "home")
-    product = Product(place / "home")
+    product = Product(place / "home", **fill(place / "home"))
     with peers() as addresses:
         try:
             product.start()
@@ -113,7 +112,7 @@ def running(place: Path, fill: Callable[[Path], None]) -> Iterator[dict[str, Any
 
 
 @contextlib.contextmanager
-def shared(place: Path, fill: Callable[[Path], None]) -> Iterator[dict[str, Any]]:
+def shared(place: Path, start: Callable[[Path], AbstractContextManager[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """Give what runs for all processes of the run: the first that comes starts it, and stops it when all have left."""
     place.mkdir(parents=True, exist_ok=True)
     mine = place / f"user-{os.getpid()}"
@@ -127,7 +126,7 @@ def shared(place: Path, fill: Callable[[Path], None]) -> Iterator[dict[str, Any]
                 fcntl.flock(lock, fcntl.LOCK_UN)
                 yield found
                 return
-            found = stack.enter_context(running(place, fill))
+            found = stack.enter_context(start(place))
             facts.write_text(json.dumps(found))
             fcntl.flock(lock, fcntl.LOCK_UN)
             yield found
@@ -138,21 +137,22 @@ def shared(place: Path, fill: Callable[[Path], None]) -> Iterator[dict[str, Any]
 
 
 @contextlib.contextmanager
-def two_gateways(place: Path, common: Path) -> Iterator[tuple[tuple[Product, Product], dict[str, str]]]:
-    """Run two gateways of one installation on PostgreSQL and Redis; the first has every other role as well."""
+def two_gateways(place: Path, common: Path) -> Iterator[dict[str, Any]]:
+    """Run two gateways of one installation on PostgreSQL and Redis, and the peers; gives what another process needs to use them.
+
+    The first gateway has every other role as well.
+    """
     name = f"b_{secrets.token_hex(6)}"
-    store = {
-        "database_url": migrated.create(services.postgres(), name, common),
-        "redis_url": services.valkey().url(15),
-    }
+    store = {**migrated.on_postgres(place / "home", name, common), "redis_url": services.empty_redis()}
     first = Product(place / "home", **store)
     with peers() as addresses:
         second: Product | None = None
         try:
             first.start()
-            second = Product(place / "home", role="gateway", key=first.key, password=first.password, **store).start()
+            second = Product(place / "home", role="gateway", **store).start()
             all_listen(addresses)
-            yield (first, second), addresses
+            ports = [first.port, second.port]
+            yield {"base_url": first.base_url, "key": first.key, "ports": ports, "addresses": addresses}
             second.stop()
             first.stop()
         finally:

@@ -1,4 +1,4 @@
-"""Reads `matrix.yaml`: one line for each feature, pair of eras and transport, with what must become of it."""
+"""Reads `matrix.yaml`: one line for each feature, pair of eras, transport and number of gateways, with what must become of it."""
 
 import itertools
 import re
@@ -10,9 +10,10 @@ import yaml
 
 PATH = Path(__file__).with_name("matrix.yaml")
 ERAS = ("legacy", "modern")
+WORKERS = ("one", "two")
 CARRIED = "carried"
 _REFUSED = re.compile(r"refused: (-?\d+|[a-z]+(-[a-z]+)*)")
-_SELECTOR = {"features", "clients", "servers", "transports"}
+_SELECTOR = ("features", "clients", "servers", "transports", "workers")
 
 
 class MatrixError(Exception):
@@ -27,10 +28,10 @@ class Line:
     client: str
     server: str
     transport: str
+    workers: str = WORKERS[0]
+    """`one`, or `two`: each request may go to another gateway."""
     verdict: str = CARRIED
     because: str = ""
-    pending: str = ""
-    """Why the verdict does not hold yet; empty when it does."""
 
     def __str__(self) -> str:
         return f"{self.feature}-{self.client}-{self.server}-{self.transport}"
@@ -43,13 +44,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """The whole table, for one worker and for two."""
+    """The whole table."""
 
     features: dict[str, str]
     """Name → what it is."""
     lines: tuple[Line, ...]
-    apart: tuple[Line, ...]
-    """The lines where each request may go to another gateway."""
+
+    def of(self, workers: str) -> list[Line]:
+        """Return the lines with one gateway or with two."""
+        return [line for line in self.lines if line.workers == workers]
 
 
 def load(text: str | None = None) -> Matrix:
@@ -57,9 +60,11 @@ def load(text: str | None = None) -> Matrix:
     source = yaml.safe_load(PATH.read_text() if text is None else text)
     if not isinstance(source, dict):
         raise MatrixError("the table is no mapping")
-    unknown = set(source) - {"transports", "features", "exceptions", "pending", "two_workers"}
+    unknown = set(source) - {"workers", "transports", "features", "exceptions"}
     if unknown:
         raise MatrixError(f"unknown parts: {sorted(unknown)}")
+    if source.get("workers") != list(WORKERS):
+        raise MatrixError(f"workers are {list(WORKERS)}")
     transports: dict[str, list[str]] = source["transports"]
     features, keys = {}, []
     for name, entry in source["features"].items():
@@ -69,27 +74,19 @@ def load(text: str | None = None) -> Matrix:
     for entry in exceptions.values():
         if not _REFUSED.fullmatch(str(entry["verdict"])):
             raise MatrixError(f"no verdict: {entry['verdict']!r}")
-    pending = _named(source.get("pending") or [], keys, {"because"})
-    lines = tuple(_line(key, exceptions, pending) for key in keys)
-    two = source.get("two_workers") or {}
-    if two and not two.get("because"):
-        raise MatrixError("two_workers leaves transports out and does not say why")
-    apart_keys = [key for key in keys if key[3] in two.get("transports", [])]
-    # what does not hold with one does not hold with two
-    both = {key: entry for key, entry in pending.items() if key in set(apart_keys)}
-    own = _named(two.get("pending") or [], apart_keys, {"because"})
-    if set(own) & set(both):
-        raise MatrixError(f"pending anyway: {sorted(set(own) & set(both))[:3]}")
-    return Matrix(features, lines, tuple(_line(key, exceptions, both | own) for key in apart_keys))
+    return Matrix(features, tuple(_line(key, exceptions) for key in keys))
 
 
-Key = tuple[str, str, str, str]
+Key = tuple[str, str, str, str, str]
 
 
 def _every(names: list[str], transports: dict[str, list[str]]) -> list[Key]:
     """Return every line that there could be of these features."""
     pairs = [(server, transport) for transport, servers in transports.items() for server in servers]
-    return [(name, client, server, transport) for name, client, (server, transport) in itertools.product(names, ERAS, pairs)]
+    return [
+        (name, client, server, transport, workers)
+        for name, client, (server, transport), workers in itertools.product(names, ERAS, pairs, WORKERS)
+    ]
 
 
 def _feature(name: str, entry: Any) -> tuple[str, dict[str, list[str]]]:
@@ -103,19 +100,18 @@ def _feature(name: str, entry: Any) -> tuple[str, dict[str, list[str]]]:
 
 
 def _selected(selector: dict[str, Any], key: Key) -> bool:
-    values = dict(zip(("features", "clients", "servers", "transports"), key, strict=True))
+    values = dict(zip(_SELECTOR, key, strict=True))
     return all(values[name] in chosen for name, chosen in selector.items() if name in _SELECTOR)
 
 
 def _named(entries: list[dict[str, Any]], keys: list[Key], wanted: set[str]) -> dict[Key, dict[str, Any]]:
     """Return which lines the entries are about. Raises MatrixError for two about one line, and for words without a line."""
-    known = {"features": {key[0] for key in keys}, "clients": set(ERAS), "servers": set(ERAS),
-             "transports": {key[3] for key in keys}}  # fmt: skip
+    known = {name: {key[place] for key in keys} for place, name in enumerate(_SELECTOR)}
     found: dict[Key, dict[str, Any]] = {}
     for entry in entries:
-        if set(entry) - _SELECTOR != wanted or not all(str(entry[name]).strip() for name in wanted):
-            raise MatrixError(f"an entry has {sorted(_SELECTOR)} and {sorted(wanted)}: {entry}")
-        for name in _SELECTOR & set(entry):
+        if set(entry) - set(_SELECTOR) != wanted or not all(str(entry[name]).strip() for name in wanted):
+            raise MatrixError(f"an entry has {_SELECTOR} and {sorted(wanted)}: {entry}")
+        for name in set(_SELECTOR) & set(entry):
             strange = set(entry[name]) - known[name]
             if strange:
                 raise MatrixError(f"{name} that there are not here: {sorted(strange)}")
@@ -129,11 +125,6 @@ def _named(entries: list[dict[str, Any]], keys: list[Key], wanted: set[str]) -> 
     return found
 
 
-def _line(key: Key, exceptions: dict[Key, dict[str, Any]], pending: dict[Key, dict[str, Any]]) -> Line:
-    entry, later = exceptions.get(key), pending.get(key)
-    return Line(
-        *key,
-        verdict=entry["verdict"] if entry is not None else CARRIED,
-        because=entry["because"] if entry is not None else "",
-        pending=later["because"] if later is not None else "",
-    )
+def _line(key: Key, exceptions: dict[Key, dict[str, Any]]) -> Line:
+    entry = exceptions.get(key)
+    return Line(*key, verdict=entry["verdict"], because=entry["because"]) if entry is not None else Line(*key)

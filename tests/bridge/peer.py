@@ -30,7 +30,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from tests.bridge import features
-from tests.bridge.features import EXTRA, MODERN, NOT_FOUND_LEGACY, STATE, TOOLS, Context, InputRequired, Json, Raw, ask, form
+from tests.bridge.features import EXTRA, MODERN, NOT_FOUND_LEGACY, TOOLS, Context, InputRequired, Json, Raw, ask, form
+from tests.bridge.world import STATE
 
 HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 CHANGES = NotificationOptions(prompts_changed=True, resources_changed=True, tools_changed=True)

@@ -5,10 +5,14 @@ import pytest
 from tests.bridge import matrix
 from tests.bridge.checks import CHECKS
 from tests.bridge.house import PEERS
-from tests.bridge.matrix import ERAS, MatrixError
+from tests.bridge.matrix import ERAS, WORKERS, MatrixError
 
 TABLE = matrix.load()
+SOMEWHERE = {"structured-any", "url-required", "roots-changed", "capabilities", "server-ping", "param-headers", "loose-input",
+             "loose-inputs-side-by-side"}  # fmt: skip
+"""Features that the protocol has in one era or on one transport alone."""
 SMALL = """
+workers: [one, two]
 transports: {http: [legacy, modern], sse: [legacy]}
 features:
   one: The first.
@@ -22,15 +26,15 @@ def test_every_feature_has_a_check_and_every_check_a_feature():
 
 
 def test_every_line_is_there_once():
-    """A feature without a word about where it is has one line for each client, server and transport."""
+    """A feature without a word about where it is has one line for each client, server, transport, and number of gateways."""
     everywhere = {(client, server, transport) for client in ERAS for server, transport in PEERS}
-    lines = [(line.feature, line.client, line.server, line.transport) for line in TABLE.lines]
+    lines = [(line.feature, line.client, line.server, line.transport, line.workers) for line in TABLE.lines]
     assert len(lines) == len(set(lines))
     for feature in TABLE.features:
-        found = {line[1:] for line in lines if line[0] == feature}
-        assert found <= everywhere
-        if feature not in {"structured-any", "url-required", "roots-changed", "capabilities", "server-ping", "param-headers"}:
-            assert found == everywhere, feature
+        found = {workers: {line[1:4] for line in lines if (line[0], line[4]) == (feature, workers)} for workers in WORKERS}
+        assert found["one"] == found["two"] <= everywhere, feature
+        if feature not in SOMEWHERE:
+            assert found["two"] == everywhere, feature
 
 
 def test_what_is_refused_says_why_and_is_what_no_pair_can_express():
@@ -39,15 +43,10 @@ def test_what_is_refused_says_why_and_is_what_no_pair_can_express():
     assert {line.feature for line in refused} == {"ping"}, "a line more is refused: could the pair express it?"
 
 
-def test_what_holds_with_two_workers_is_asked_of_every_feature():
-    assert {line.feature for line in TABLE.apart} == set(TABLE.features)
-    assert {(line.client, line.server) for line in TABLE.apart} == {(client, server) for client in ERAS for server in ERAS}
-
-
 def test_a_small_table():
     table = matrix.load(SMALL + "exceptions: [{features: [two], clients: [legacy], verdict: 'refused: -1', because: So.}]\n")
-    assert len(table.lines) == 2 * 3 + 2
-    assert [str(line) for line in table.lines if line.refusal] == ["two-legacy-modern-http"]
+    assert len(table.lines) == 2 * (2 * 3 + 2)
+    assert [str(line) for line in table.of("two") if line.refusal] == ["two-legacy-modern-http"]
     assert {line.verdict for line in table.lines if line.feature == "one"} == {"carried"}
 
 
@@ -59,10 +58,13 @@ def test_a_small_table():
         ("exceptions: [{features: [one], verdict: 'refused: -1', because: ' '}]", "an entry has"),
         ("exceptions: [{features: [one], verdict: lost, because: So.}]", "no verdict"),
         ("exceptions: [{features: [two], servers: [legacy], verdict: 'refused: -1', because: So.}]", "no line is meant"),
-        ("pending: [{features: [one], because: So.}, {clients: [modern], because: So.}]", "said twice"),
-        ("pending: [{transports: [stdio], because: So.}]", "not here"),
-        ("two_workers: {transports: [http]}", "does not say why"),
-        ("pendign: []", "unknown parts"),
+        (
+            "exceptions: [{verdict: 'refused: -1', because: So.}, {workers: [two], verdict: 'refused: -1', because: So.}]",
+            "twice",
+        ),
+        ("exceptions: [{transports: [stdio], verdict: 'refused: -1', because: So.}]", "not here"),
+        ("exceptions: [{workers: [three], verdict: 'refused: -1', because: So.}]", "not here"),
+        ("pending: []", "unknown parts"),
     ],
 )
 def test_a_table_that_is_none(more: str, said: str):
@@ -70,6 +72,13 @@ def test_a_table_that_is_none(more: str, said: str):
         matrix.load(f"{SMALL}{more}\n")
 
 
+def test_a_table_is_for_one_gateway_and_for_two():
+    with pytest.raises(MatrixError, match="workers are"):
+        matrix.load(SMALL.replace("[one, two]", "[one]"))
+
+
 def test_a_feature_that_is_not_everywhere_says_why():
     with pytest.raises(MatrixError, match="because of what"):
-        matrix.load("transports: {http: [legacy]}\nfeatures: {one: {what: The first., servers: [legacy]}}\n")
+        matrix.load(
+            "workers: [one, two]\ntransports: {http: [legacy]}\nfeatures: {one: {what: The first., servers: [legacy]}}\n"
+        )

@@ -11,7 +11,7 @@ from tests.bridge.python_talk import python_talk
 from tests.bridge.talk import Talk
 
 
-@pytest.mark.parametrize("line", parameters(matrix.load().lines))
+@pytest.mark.parametrize("line", parameters(matrix.load().of("one")))
 async def test_line(servers, open_talks, line: Line) -> None:
     def connect() -> AbstractAsyncContextManager[Talk]:
         return python_talk(servers.url(line.server, line.transport), servers.key, line.client)

@@ -10,7 +10,7 @@ from tests.bridge.matrix import Line
 from tests.bridge.node_talk import node_talk
 from tests.bridge.talk import Talk
 
-LINES = [line for line in matrix.load().lines if line.transport == "http" and not line.refusal]
+LINES = [line for line in matrix.load().of("one") if line.transport == "http" and not line.refusal]
 """Those that the gateway refuses, this SDK does not even send."""
 
 

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tests.bridge import matrix
 from tests.bridge.house import PEERS
 from tests.bridge.matrix import ERAS
 from tests.bridge.raw import META, RawClient, Said
@@ -172,24 +171,9 @@ forms = st.builds(
     members,
     metas,
 )
-_PENDING = {
-    (line.client, line.server, line.transport): line.pending
-    for line in matrix.load().lines
-    if line.feature == "elicitation-form" and line.pending
-}
 
 
-@pytest.mark.parametrize(
-    "pair",
-    [
-        pytest.param(
-            pair,
-            id="-".join(pair),
-            marks=pytest.mark.xfail(reason=_PENDING[pair], strict=True) if pair in _PENDING else (),
-        )
-        for pair in PAIRS
-    ],
-)
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 @few
 @given(asked=forms, content=st.dictionaries(names, texts, max_size=3), more=members)
 def test_requests_of_the_server_and_answers(clients, pair, asked: Json, content: Json, more: Json) -> None:

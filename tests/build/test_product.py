@@ -53,7 +53,7 @@ def test_its_key_opens_the_gateway_and_another_does_not(shared_product):
 @pytest.mark.once
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_a_product_ends_on_sigterm_and_leaves_no_process(start_product, database):
-    product = start_product(database=database, empty=True)
+    product = start_product(database=database, has="nothing")
     processes = product.processes()
     assert product.pid in {process.pid for process in processes}
     assert product.stop() == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import services
 from tests.support import eventually
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -47,9 +48,15 @@ def start(*arguments: object, **variables: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def engines() -> dict[str, str]:
+    """Return the variables with which a run uses the engines of this one."""
+    postgres, valkey = services.postgres(), services.valkey()
+    return {"SWITCHYARD_TEST_POSTGRES": f"{postgres.port}:{postgres.password}", "SWITCHYARD_TEST_VALKEY": str(valkey.port)}
+
+
 def test_the_last_line_counts_both_passes_and_the_exit_code_follows(tmp_path):
     (tmp_path / "test_sample.py").write_text(SAMPLE)
-    process = start("-n", "0", tmp_path / "test_sample.py")
+    process = start("-n", "0", tmp_path / "test_sample.py", **engines())
     output, _ = process.communicate(timeout=120)
     assert re.fullmatch(r"3 passed, 2 failed, 2 errors, 2 skipped in \d+ s", output.splitlines()[-1]), output
     assert process.returncode == 1
@@ -57,7 +64,7 @@ def test_the_last_line_counts_both_passes_and_the_exit_code_follows(tmp_path):
 
 def test_what_passes_exits_with_0(tmp_path):
     (tmp_path / "test_sample.py").write_text("def test_passes(): pass\n")
-    process = start("-n", "0", tmp_path / "test_sample.py")
+    process = start("-n", "0", tmp_path / "test_sample.py", **engines())
     output, _ = process.communicate(timeout=120)
     assert re.fullmatch(r"2 passed, 0 failed in \d+ s", output.splitlines()[-1]), output
     assert process.returncode == 0

@@ -2,7 +2,7 @@
 
     python -m tests.conformance.client URL      # the suite appends the URL and names the scenario in the environment
 
-With SWITCHYARD_CONFORMANCE_URL and …_KEY in the environment the server is registered with that Switchyard, and the client calls
+With SWITCHYARD_CONFORMANCE_URL, …_KEY and …_PASSWORD in the environment the server is registered with that Switchyard, and the client calls
 through it: then the scenario judges Switchyard's own client. Exit code 1 when the scenario could not be carried through.
 """
 
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,6 +35,9 @@ REVISION = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "2025-11-25")
 CONTEXT: dict[str, Any] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))
 SWITCHYARD = os.environ.get("SWITCHYARD_CONFORMANCE_URL", "")
 KEY = os.environ.get("SWITCHYARD_CONFORMANCE_KEY", "")
+PASSWORD = os.environ.get("SWITCHYARD_CONFORMANCE_PASSWORD", "")
+CONNECTS = 2
+"""How often a person agrees before they give up."""
 
 
 async def accept(context: Any, params: Any) -> types.ElicitResult:
@@ -100,18 +104,69 @@ def authorisation(url: str) -> OAuthClientProvider:
 # Through a Switchyard
 
 
-async def register(http: httpx2.AsyncClient, slug: str, url: str) -> None:
-    """Register the scenario's server and wait until its offer has been looked at. Raises RuntimeError with what was wrong."""
-    answer = await http.post("/api/v1/servers/", json={"slug": slug, "transport": "http", "url": url})
-    answer.raise_for_status()
-    async with asyncio.timeout(SECONDS):
-        while True:
-            server = (await http.get(f"/api/v1/servers/{slug}/")).json()
-            if server["discovered_at"] is not None:
+class Operator:
+    """Whoever runs the Switchyard: registers the scenario's server with a key, and connects it with a browser that is signed in."""
+
+    def __init__(self, http: httpx2.AsyncClient, slug: str) -> None:
+        self.http = http
+        self.slug = slug
+
+    async def register(self, url: str) -> None:
+        """Register the scenario's server, connect it where it wants that, and have its offer looked at. Raises RuntimeError."""
+        oauth = SCENARIO.startswith("auth/")
+        entry = {"slug": self.slug, "transport": "http", "url": url, **({"auth": "oauth"} if oauth else {})}
+        (await self.http.post("/api/v1/servers/", json=entry)).raise_for_status()
+        if SCENARIO == "auth/pre-registration":
+            client = {name: CONTEXT[name] for name in ("issuer", "client_id", "client_secret")}
+            entered = await self.http.put(
+                f"/api/v1/servers/{self.slug}/oauth-client/",
+                json={**client, "token_endpoint_auth_method": "client_secret_basic"},
+            )
+            entered.raise_for_status()
+        for left in range(CONNECTS if oauth else 1, 0, -1):
+            if oauth:
+                await self.connect()
+            failure = await self.discover()
+            if not failure:
                 return
-            if server["discovery_error"]:
-                raise RuntimeError(f"not discovered: {server['discovery_error']}")
-            await asyncio.sleep(0.1)
+            if left == 1:
+                raise RuntimeError(f"not discovered: {failure}")
+
+    async def connect(self) -> None:
+        """Connect the server, as a person does who agrees at once. Raises RuntimeError with what was wrong."""
+        begun = await self.http.post(f"/api/v1/servers/{self.slug}/connect/", json={})
+        if begun.status_code != 200:
+            raise RuntimeError(f"no connect: {begun.text[:300]}")
+        async with httpx2.AsyncClient(timeout=30) as browser:
+            await sign_in(browser)
+            agreed = await browser.get(begun.json()["authorization_url"], follow_redirects=False)
+            back = await browser.get(agreed.headers["location"], follow_redirects=False)
+        if back.status_code != 302 or "login" in back.headers["location"]:
+            raise RuntimeError(f"no connection: HTTP {back.status_code}")
+
+    async def discover(self) -> str:
+        """Have the server's offer looked at; returns why that failed."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                answer = await self.http.post(f"/api/v1/servers/{self.slug}/discover/")
+                if answer.status_code != 409:  # one that began by itself still runs
+                    return str(answer.json().get("error", ""))
+                await asyncio.sleep(0.1)
+
+    async def forget(self) -> None:
+        await self.http.delete(f"/api/v1/servers/{self.slug}/")
+
+
+async def sign_in(browser: httpx2.AsyncClient) -> None:
+    page = await browser.get(f"{SWITCHYARD}/admin/login/")
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+    assert token is not None
+    form = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token[1], "next": "/admin/"}
+    answer = await browser.post(f"{SWITCHYARD}/admin/login/", data=form, headers={"Referer": f"{SWITCHYARD}/admin/login/"})
+    assert answer.status_code == 302, f"not signed in: HTTP {answer.status_code}"
+
+
+OPERATOR: Operator | None = None
 
 
 @contextlib.asynccontextmanager
@@ -127,13 +182,14 @@ async def connected(url: str, mode: str) -> AsyncIterator[mcp.Client]:
             async with speaking(http, url, mode) as client:
                 yield client
             return
-        slug = f"c-{secrets.token_hex(6)}"
+        global OPERATOR
+        OPERATOR = Operator(http, f"c-{secrets.token_hex(6)}")
         try:
-            await register(http, slug, url)
-            async with speaking(http, f"{SWITCHYARD}/mcp/{slug}", mode) as client:
+            await OPERATOR.register(url)
+            async with speaking(http, f"{SWITCHYARD}/mcp/{OPERATOR.slug}", mode) as client:
                 yield client
         finally:  # the scenario's server ends when its connections do
-            await http.delete(f"/api/v1/servers/{slug}/")
+            await OPERATOR.forget()
 
 
 def speaking(http: httpx2.AsyncClient, url: str, mode: str) -> mcp.Client:
@@ -154,10 +210,17 @@ async def list_alone(client: mcp.Client) -> None:
 
 
 async def call_all(client: mcp.Client) -> None:
-    """Call every tool that is listed; one that is refused does not keep the others from being called."""
+    """Call every tool that is listed; one that is refused does not keep the others from being called.
+
+    Where the server wants a wider authorization the operator connects it again, once for each tool, and it is called again.
+    """
     for name in await names(client):
-        with contextlib.suppress(mcp.MCPError):
+        try:
             await client.call_tool(name, {})
+        except mcp.MCPError as error:
+            if OPERATOR is not None and str((error.data or {}).get("type", "")).endswith("/scope-needed"):
+                await OPERATOR.connect()
+                await client.call_tool(name, {})
 
 
 async def add_numbers(client: mcp.Client) -> None:

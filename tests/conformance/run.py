@@ -11,8 +11,8 @@
 | modern-client-parked | the same | the same, with these tools asking as 2025-11-25 does |
 | clients | servers of both revisions, one for each scenario | – they stand behind it, the SDK's client before it |
 
-Without a leg all are run. Starts Switchyard, imports the server (which makes its one-server toolset), and calls through
-`/mcp/fixture` with an API key. Exit code 1 when a leg stays under its floor. `--direct` leaves Switchyard out: then the fixture
+Without a leg all are run. Starts Switchyard, registers the server (which makes its one-server toolset), and calls through
+`/mcp/fixture-…` with an API key. Exit code 1 when a leg stays under its floor. `--direct` leaves Switchyard out: then the fixture
 itself is asked, and the SDK's own client stands before the scenarios' servers.
 """
 
@@ -23,16 +23,17 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conformance import suite
+from tests.conformance.client import METADATA_URL
+from tests.e2e.support import made, rest
 from tests.product import Product
 from tests.support import eventually
 
 LEGACY, MODERN = suite.REVISIONS
-SLUG = "fixture"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ LEGS = {
     "legacy-client-rounds": Leg(("--era", "modern", "--words"), {LEGACY: Floor(30, 2)}),
     "modern-client": Leg(("--era", "legacy"), {MODERN: Floor(27, 2)}),
     "modern-client-parked": Leg(("--era", "legacy", "--words"), {MODERN: Floor(35, 2)}),
-    "clients": Leg((), {LEGACY: Floor(3, 1), MODERN: Floor(7, 1)}),
+    "clients": Leg((), {LEGACY: Floor(18, 1), MODERN: Floor(32, 1)}),
 }
 """docs/conformance.md says, scenario by scenario, what is missing and why."""
 
@@ -90,52 +91,41 @@ def listed_tools(url: str, headers: dict[str, str]) -> list[str]:
         return []
 
 
-@contextmanager
-def switchyard(directory: Path, servers: dict[str, str] | None = None) -> Iterator[Product]:
-    """Run a Switchyard with these servers (name → URL)."""
-    file = directory / "servers.json"
-    file.write_text(json.dumps({"mcpServers": {name: {"type": "http", "url": url} for name, url in (servers or {}).items()}}))
-    product = Product(directory / "home", environment={"SWITCHYARD_SERVERS": str(file)})
-    try:
-        product.start()
-        yield product
-        product.stop()
-    finally:
-        product.destroy()
+def switchyard(home: Path, **options: str) -> Product:
+    """Return a Switchyard for all legs, not started; `options` are those of Product."""
+    return Product(home, environment={"SWITCHYARD_CLIENT_METADATA_URL": METADATA_URL}, **options)
 
 
 @contextmanager
-def gateway(directory: Path, upstream: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Run Switchyard before an upstream server; gives the toolset's URL and the headers with an API key."""
-    with switchyard(directory, {SLUG: upstream}) as product:
-        url = f"http://localhost:{product.port}/mcp/{SLUG}"
-        eventually(
-            lambda: "test_simple_text" in listed_tools(url, product.headers), within=60, every=0.2,
-            because=f"the fixture's tools are not listed; the end of the log:\n{product.log()[-3000:]}",
-        )  # fmt: skip
-        yield url, product.headers
+def gateway(product: Product, slug: str, upstream: str) -> Iterator[str]:
+    """Put a running Switchyard before an upstream server for a while; gives the toolset's URL."""
+    made(rest(product, "POST", "servers/", {"slug": slug, "transport": "http", "url": upstream}))
+    url = f"http://localhost:{product.port}/mcp/{slug}"
+    eventually(
+        lambda: "test_simple_text" in listed_tools(url, product.headers), within=60, every=0.2,
+        because=f"the fixture's tools are not listed; the end of the log:\n{product.log()[-3000:]}",
+    )  # fmt: skip
+    yield url
+    made(rest(product, "DELETE", f"servers/{slug}/"))
 
 
-def run(
-    name: str, directory: Path, results: Path, *, direct: bool = False, revision: str = "", only: str = ""
-) -> Iterator[suite.Result]:
-    """Run one leg; give what came of each revision. Raises SuiteUnavailable, AssertionError."""
+def run(name: str, product: Product | None, results: Path, *, revision: str = "", only: str = "") -> Iterator[suite.Result]:
+    """Run one leg through a running Switchyard, directly without one; give what came of each revision.
+
+    Raises SuiteUnavailable, AssertionError.
+    """
     leg = LEGS[name]
     revisions = [each for each in leg.floors if revision in ("", each)]
-    directory.mkdir(parents=True, exist_ok=True)
     if leg.fixture:
         with suite.fixture(*leg.fixture) as upstream:
-            if direct:
+            if product is None:
                 yield from (suite.run(upstream, each, {}, results=results / each) for each in revisions)
             else:
-                with gateway(directory, upstream) as (url, headers):
-                    yield from (suite.run(url, each, headers, results=results / each) for each in revisions)
-    elif direct:
-        yield from (suite.run_clients(each, results=results / each, only=only) for each in revisions)
+                with gateway(product, f"fixture-{name}", upstream) as url:
+                    yield from (suite.run(url, each, product.headers, results=results / each) for each in revisions)
     else:
-        with switchyard(directory) as product:
-            at = (f"http://localhost:{product.port}", product.key)
-            yield from (suite.run_clients(each, results=results / each, switchyard=at, only=only) for each in revisions)
+        at = (f"http://localhost:{product.port}", product.key, product.password) if product is not None else None
+        yield from (suite.run_clients(each, results=results / each, switchyard=at, only=only) for each in revisions)
 
 
 def main(arguments: list[str]) -> int:
@@ -151,15 +141,14 @@ def main(arguments: list[str]) -> int:
     if unknown := set(options.legs) - set(LEGS):
         parser.error(f"there is no leg {', '.join(unknown)}")
     below = []
-    with tempfile.TemporaryDirectory(prefix="switchyard-conformance-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="switchyard-conformance-") as temporary, ExitStack() as stack:
         directory = Path(temporary)
         results = (options.results or directory / "results").absolute()
         try:
+            product = None if options.direct else stack.enter_context(switchyard(directory / "home"))
             for name in options.legs or LEGS:
                 print(f"{name}{', direct' if options.direct else ''}", flush=True)
-                for result in run(
-                    name, directory / name, results / name, direct=options.direct, revision=options.revision, only=options.only
-                ):
+                for result in run(name, product, results / name, revision=options.revision, only=options.only):
                     lines = list(result.lines())
                     print("\n".join(lines if options.verbose else [line for line in lines if "PASS" not in line]), flush=True)
                     floor = LEGS[name].floors[result.revision]

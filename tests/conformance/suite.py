@@ -176,11 +176,11 @@ def run(url: str, revision: str, headers: dict[str, str], *, results: Path, seco
 
 
 def run_clients(
-    revision: str, *, results: Path, switchyard: tuple[str, str] | None = None, only: str = "", at_once: int = 2
+    revision: str, *, results: Path, switchyard: tuple[str, str, str] | None = None, only: str = "", at_once: int = 2
 ) -> Result:
     """Run every scenario for clients of a revision, each in processes of its own, a few at a time. Raises SuiteUnavailable.
 
-    With `switchyard`, the URL and an API key of one, the clients call through it; else the SDK's client stands before the
+    With `switchyard`, the URL, an API key and the operator's password of one, the clients call through it; else the SDK's client stands before the
     scenario's server. `only` is a regular expression that chooses scenarios by name. A scenario passes where the suite's own program says so.
     """
     suite = install()
@@ -194,6 +194,7 @@ def run_clients(
     environment = {**npm.environment(), "PYTHONPATH": str(HERE.parent.parent)}
     if switchyard is not None:
         environment |= {"SWITCHYARD_CONFORMANCE_URL": switchyard[0], "SWITCHYARD_CONFORMANCE_KEY": switchyard[1]}
+        environment["SWITCHYARD_CONFORMANCE_PASSWORD"] = switchyard[2]
 
     def play(name: str) -> Scenario:
         place = results / name.replace("/", "-")

@@ -10,6 +10,7 @@ from apps.common.context import SYSTEM, tenant_scope
 KINDS = {
     "servers.server": "server",
     "servers.upstreamprocess": "process",
+    "servers.oauthconnection": "server",
     "tools.tool": "tool",
     "tools.resource": "resource",
     "tools.resourcetemplate": "resource",
@@ -23,6 +24,7 @@ KINDS = {
     "accounts.user": "user",
     "accounts.tenant": "tenant",
     "audit.auditevent": "audit",
+    "gateway.limit": "limit",
     "gateway.recording": "audit",
     "django_celery_beat.periodictask": "schedule",
 }

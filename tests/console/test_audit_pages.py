@@ -149,3 +149,55 @@ def test_results_in_samples_are_text(tenant, staff):
     write(tenant, 9, details={"result": "<script>alert(1)</script>"})
     page = staff["auditor"].get(reverse("admin:audit_auditevent_change", args=("0-9",))).content.decode()
     assert "<script>alert(1)" not in page
+
+
+def test_an_objects_history_goes_on_page_by_page(boss, tenant):
+    for number in range(100, 160):
+        write(
+            tenant, number, event_type="role.updated", actor="olga", object_kind="role", object_id="r-1", object="role", server=None,
+            tool=None, details={"before": {"name": f"old {number}"}, "after": {"name": f"new {number}"}},
+        )  # fmt: skip
+    address, seen = "/admin/audit-log/history/role/r-1/", []
+    while address:
+        answer = boss.get(address, headers={"HX-Request": "true"})
+        assert answer.status_code == 200
+        text = answer.content.decode()
+        seen += re.findall(r"new (\d+)", text)
+        assert len(re.findall("<li", text)) <= 26
+        found = re.search(r'hx-get="([^"]+)"', text)
+        address = found.group(1).replace("&amp;", "&") if found else ""
+    assert [int(number) for number in seen] == list(range(159, 99, -1))
+    assert boss.get("/admin/audit-log/history/role/r-1/?cursor=x", headers={"HX-Request": "true"}).status_code == 404
+    plain = boss.get("/admin/audit-log/history/role/r-1/")
+    assert plain["Location"].endswith("?object_kind=role&object_id=r-1")
+
+
+def test_events_are_exported_as_the_list_is_filtered(boss, log):
+    page = boss.get("/admin/audit/auditevent/?view=refusals").content.decode()
+    address = re.search(r'href="(/admin/audit-log/export/[^"]*)"', page).group(1)
+    asked = boss.get(address).content.decode()
+    assert "outcome refused" in asked
+    identity = re.search(r'name="export" value="([0-9a-f]{16})"', asked).group(1)
+    answer = boss.post(address, {"format": "csv", "export": identity})
+    assert answer["Content-Disposition"].startswith("attachment; ")
+    lines = b"".join(answer.streaming_content).decode().splitlines()
+    assert len(lines) == 2
+    progress = boss.get(f"/admin/audit-log/export/progress/?export={identity}")
+    assert progress.status_code == 286, "htmx stops to ask"
+    assert "Done: 1 row" in progress.content.decode()
+    noted = [row.payload for row in OutboxEvent.objects.filter(topic="audit").order_by("id")]
+    assert [event["event_type"] for event in noted][-2:] == ["audit.export_started", "audit.exported"]
+    assert noted[-1]["details"]["rows"] == 1
+    assert noted[-1]["details"]["filters"]["outcome"] == ["refused"]
+    assert boss.post(address, {"format": "xls"}).status_code == 400
+
+
+def test_the_log_can_be_held_against_a_file_of_checkpoints(db):
+    from django.core.files.uploadedfile import SimpleUploadedFile
+
+    root = client_of(make_superuser())
+    junk = SimpleUploadedFile("c.jsonl", b"no checkpoint\n")
+    text = root.post("/admin/audit-log/verify/", {"checkpoints": junk}, follow=True).content.decode()
+    assert "there is no checkpoint in what was given" in text
+    long = SimpleUploadedFile("c.jsonl", b"x" * 1_100_000)
+    assert "more than 1 MB" in root.post("/admin/audit-log/verify/", {"checkpoints": long}).content.decode()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests import services
+from tests import migrated, services
 from tests.e2e.rogue import Rogue
 from tests.e2e.support import serving_memory
 from tests.product import Product
@@ -24,23 +24,28 @@ Start = Callable[..., Product]
 
 @pytest.fixture(scope="module")
 def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """`start_product` for a module: `start_for_module("sqlite" | "postgres", first=…, **options of Product)`.
+    """`start_product` for a module: `start_for_module("sqlite" | "postgres", first=…, has=…, **options of Product)`.
 
     With `first`, the new one is part of the same installation.
     """
     with contextlib.ExitStack() as stack:
 
-        def start(database: str, *, first: Product | None = None, **options) -> Product:
+        def start(database: str, *, first: Product | None = None, has: str = "all", **options) -> Product:
             if first is not None:
                 names = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
                 options |= {names[name]: first.environment[name] for name in names if name in first.environment}
                 options |= {"key": first.key, "password": first.password}
-            elif database == "postgres":
-                name = f"e_{secrets.token_hex(6)}"
-                options["database_url"] = services.postgres().create(name)
-                options["redis_url"] = services.valkey().url(48 + secrets.randbelow(16))
-                stack.callback(services.postgres().drop, name)
-            home = first.home if first is not None else tmp_path_factory.mktemp("installation") / "home"
+                home = first.home
+            else:
+                home = tmp_path_factory.mktemp("installation") / "home"
+                shared = services.common_directory(tmp_path_factory)
+                if database == "postgres":
+                    name = f"e_{secrets.token_hex(6)}"
+                    options |= migrated.on_postgres(home, name, shared, has=has)
+                    options["redis_url"] = services.empty_redis()
+                    stack.callback(services.postgres().drop, name)
+                else:
+                    options |= migrated.on_sqlite(home, shared, has=has)
             product = Product(home, **options)
             stack.callback(product.destroy)
             product.start(within=90)

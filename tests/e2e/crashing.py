@@ -109,6 +109,8 @@ class Caller(threading.Thread):
                     self.ledgers.answered[mark] = answer.status == 200 and b'"result"' in raw
                 if answer.status >= 500:
                     time.sleep(0.02)
+                elif answer.status == 404 and self._session:  # it ended with its process: initialize again
+                    self._session = connect(self.product, "legacy", self.path).session
             except (OSError, http.client.HTTPException, AssertionError, KeyError, ValueError):
                 if connection is not None:
                     connection.close()

@@ -5,7 +5,7 @@ before a modern one (the call is made in rounds). Who may take up whose call, an
 import concurrent.futures
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -183,27 +183,68 @@ def test_what_a_client_has_not_declared_is_not_asked_of_it(asked):
     ],
 )  # fmt: skip
 def test_a_legacy_client_is_asked_on_its_call_s_stream(shared_product, servers, tool, asked_for, given, said):
-    client = Client(shared_product, "legacy", f"/mcp/{servers['modern']}")
+    client = asking_session(shared_product, servers["modern"])
+    answered: set[str] = set()
+
+    def answer(message: dict) -> None:
+        assert message["method"] == asked_for
+        if message["id"] not in answered:
+            answered.add(message["id"])
+            assert client.send({"jsonrpc": "2.0", "id": message["id"], "result": given}).status == 202
+
+    assert said in json.dumps(carried(client, tool, {}, answer))
+    assert answered
+
+
+def asking_session(product, slug: str, key: str = "") -> Client:
+    """A session of the initialize era that takes all requests."""
+    client = Client(product, "legacy", f"/mcp/{slug}", key)
     params = {"protocolVersion": LEGACY, "capabilities": ASKED, "clientInfo": {"name": "asked", "version": "1"}}
     client.session = client.send(client.message("initialize", params), {"MCP-Protocol-Version": None}).headers["mcp-session-id"]
-    body = client.message("tools/call", {"name": tool, "arguments": {}})
+    return client
+
+
+def carried(client: Client, tool: str, arguments: dict, answer: Callable[[dict], None]) -> dict:
+    """Call a tool, have each request that comes on the call's stream answered, and return the call's own answer."""
+    body = client.message("tools/call", {"name": tool, "arguments": arguments})
     raw = json.dumps(body).encode()
-    text = b""
-    with Wire(shared_product) as wire:
+    text, seen = b"", 0
+    with Wire(client.product) as wire:
         wire.send(wire.head("POST", client.path, {**client.headers(body), "Content-Length": str(len(raw))}) + raw)
         wire.socket.settimeout(15)
-        answered: set[str] = set()
-        while said.encode() not in text:
+        while True:
             text += wire.socket.recv(65536)
-            for line in text.splitlines():
-                if line.startswith(b"data: ") and b'"method"' in line and line.endswith(b"}"):
-                    message = json.loads(line[6:])
-                    if message["id"] not in answered:
-                        assert message["method"] == asked_for
-                        answered.add(message["id"])
-                        reply = client.send({"jsonrpc": "2.0", "id": message["id"], "result": given})
-                        assert reply.status == 202
-    assert answered
+            events = [line[6:] for line in text.splitlines() if line.startswith(b"data: {") and line.endswith(b"}")]
+            for event in events[seen:]:
+                seen += 1
+                message = json.loads(event)
+                if "method" not in message:
+                    return message
+                if "id" in message:
+                    answer(message)
+
+
+@pytest.mark.parametrize(
+    ("era", "tool"), [("modern", "test_input_required_result_elicitation"), ("legacy", "test_elicitation")]
+)
+def test_what_is_taken_away_while_a_client_is_asked_is_not_gone_on_with(shared_product, servers, era, tool):
+    slug = servers[era]
+    key = made(rest(shared_product, "POST", "api-keys/", {"name": unique("brief")}))
+    given = made(rest(shared_product, "POST", "grants/", {"kind": "server", "api_key": key["id"], "server": slug}))
+    client = asking_session(shared_product, slug, key["key"])
+    eventually(lambda: tool in client.names(), within=2)
+    mark = audit_mark(shared_product)
+
+    def answer(message: dict) -> None:
+        assert rest(shared_product, "DELETE", f"grants/{given['id']}/").status == 204
+        eventually(lambda: tool not in client.names(), within=2)
+        reply = {"action": "accept", "content": {"name": "Ada", "response": "Ada"}}
+        assert client.send({"jsonrpc": "2.0", "id": message["id"], "result": reply}).status == 202
+
+    ended = carried(client, tool, {"message": "Name?"} if era == "legacy" else {}, answer)
+    assert ended["error"]["data"]["type"].endswith("/permission-denied")
+    row = recorded(shared_product, "event_type = 'call.outcome' AND server = ?", slug, since=mark)
+    assert row["outcome"] == "cancelled"
 
 
 def test_a_legacy_client_that_takes_no_requests_is_told_so(shared_product, servers):

@@ -163,9 +163,22 @@ def test_a_server_that_refuses_connections_and_comes_back(shared_product, era):
     )
     assert row["details"]["sent"] is False
     assert "effect" not in row["details"]
-    assert "act" in client.names()  # lists are of the catalogue, not of the moment
+    # lists are of the catalogue, not of the moment, and say so
+    lacking = eventually(lambda: lacks(client), within=5)
+    assert [(one["server"], one["state"], one["listed"]) for one in lacking] == [(slug, "unhealthy", True)]
+    assert "act" in client.names()
+    everywhere = connect(shared_product, era)
+    assert f"{slug}__act" in everywhere.names()
+    assert slug in [one["server"] for one in lacks(everywhere)]
+    assert "system__calculate" in everywhere.names()
     with Rogue(port=port):
         eventually(lambda: "result" in client.call("act", {"how": "ok"}).json, within=5)
+        eventually(lambda: not lacks(client), within=15)  # states are written every 5 s at most
+
+
+def lacks(client):
+    """Return what a list says is missing from it."""
+    return client.ask("tools/list").result.get("_meta", {}).get("switchyard/missing", [])
 
 
 def test_a_server_that_never_was_there_is_registered_with_its_state(shared_product):
@@ -183,8 +196,10 @@ def test_a_server_that_never_was_there_is_registered_with_its_state(shared_produ
     )
     assert found["state"] in ("unhealthy", "degraded", "unknown")
     assert found["state"] == "unhealthy", found["endpoints"]
-    answer = connect(shared_product, "modern", f"/mcp/{slug}").call("act", {})
-    assert answer.type == "not-found"
+    client = connect(shared_product, "modern", f"/mcp/{slug}")
+    assert client.call("act", {}).type == "not-found"
+    lacking = eventually(lambda: [one for one in lacks(client) if one["state"] == "unhealthy"], within=5)
+    assert (client.names(), [(one["server"], one["listed"]) for one in lacking]) == ([], [(slug, False)])
 
 
 @pytest.mark.parametrize(("how", "state"), [("401", "unauthenticated"), ("abort", "unhealthy")])

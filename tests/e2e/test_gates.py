@@ -6,6 +6,7 @@ from tests.e2e.rogue import Rogue
 from tests.e2e.support import assert_serves, audit_mark, connect, made, recorded, rest, unique
 from tests.support import eventually
 
+pytestmark = pytest.mark.once  # what it is about does not know the database
 PHRASE = "a long pass phrase 4711"
 
 

@@ -107,14 +107,16 @@ def test_a_grant_of_tools_by_pattern(installation, slug, key):
         assert Client(gateway, "modern", "/mcp", key["key"]).names() == [f"{slug}__act"]
 
 
-@pytest.mark.parametrize("what", ["servers", "toolsets"])
+@pytest.mark.parametrize("what", ["servers", "toolsets", "its own toolset"])
 def test_a_pause_and_its_end(installation, slug, what):
     path = slug
-    if what == "toolsets":
+    if what == "its own toolset":
+        what = "toolsets"
+    elif what == "toolsets":
         path = unique("paused")
         since, _ = change(installation, "POST", "toolsets/", {"slug": path, "entries": [{"server": slug, "pattern": "*"}]})
         installation.everywhere(lambda gateway: exchange_names(gateway, path) == [f"{slug}__act", f"{slug}__other"], since)
-    name = "act" if what == "servers" else f"{slug}__act"
+    name = "act" if path == slug else f"{slug}__act"
     since, _ = change(installation, "POST", f"{what}/{path}/pause/", {})
     installation.everywhere(lambda gateway: outcome(gateway, path, "", name) == "paused", since)
     installation.everywhere(lambda gateway: exchange_names(gateway, path) == [], since)

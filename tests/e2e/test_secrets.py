@@ -293,7 +293,8 @@ def test_the_callers_credential_never_goes_upstream(seeded):
 @pytest.mark.slow
 def test_what_is_generated_is_printed_once(start_for_module):
     """The first start prints the operator's password and key; they stand in no file, and no later start repeats them."""
-    product = start_for_module("sqlite", environment={"SWITCHYARD_ADMIN_PASSWORD": "", "SWITCHYARD_ADMIN_KEY": ""})
+    unsaid = {"SWITCHYARD_ADMIN_PASSWORD": "", "SWITCHYARD_ADMIN_KEY": ""}
+    product = start_for_module("sqlite", has="nothing", environment=unsaid)
     printed = product.log()
     key = re.search(r"API key\s+(sy_\S+)", printed)[1]
     password = re.search(r"Password\s+(\S+)", printed)[1]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from apps.accounts.domain import KeyFacts, TenantFacts, UserFacts
 from apps.common.context import SYSTEM, every_tenant
+from apps.common.crypto.keyring import Keyring
 from apps.common.policy import Grant
 from apps.gateway.adapters.builder import SnapshotBuilder
 from apps.gateway.plane.snapshot import Snapshot, build_server, build_toolset, index_slugs, membership
@@ -14,6 +15,7 @@ from apps.servers.domain import EndpointFacts, ServerFacts
 from apps.tools.domain.facts import DefinitionFacts, ToolsetFacts
 
 TENANT = "tenant-1"
+KEYRING = Keyring.parse("k1:" + "a" * 43 + "=")
 
 
 def server(slug: str, **changes) -> ServerFacts:
@@ -56,7 +58,7 @@ def picture(
         tenants={TENANT: TenantFacts(TENANT, "default", True, True)},
         users={"user-1": UserFacts("user-1", "ada", True, superuser, tuple((TENANT, role) for role in roles))},
         keys={digest: key},
-        key_digests={"key-1": digest},
+        key_digests={"key-1": (digest,)},
         servers=entries,
         server_slugs=index_slugs((one.tenant_id, one.slug, one.id) for one in servers),
         toolsets=sets,
@@ -69,7 +71,7 @@ def picture(
 def read(store: SnapshotStore) -> None:
     """Put what the database of a test holds in force."""
     with every_tenant(SYSTEM):
-        store.swap(SnapshotBuilder(store)._read_all())
+        store.swap(SnapshotBuilder(store).read_all())
 
 
 def caller(snapshot: Snapshot):

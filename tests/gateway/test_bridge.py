@@ -3,7 +3,7 @@
 import pytest
 
 from apps.common.crypto.keyring import Keyring, new_key_text
-from apps.common.errors import ValidationFailed
+from apps.common.errors import UpstreamProtocolError, ValidationFailed
 from apps.gateway.plane.call import Call
 from apps.gateway.plane.config import PlaneConfig
 from apps.gateway.plane.mcp.bridge import Bridge
@@ -57,6 +57,47 @@ def test_a_servers_state_is_of_no_use_with_other_arguments(bridge, arguments):
 def test_a_state_that_is_not_ours_is_refused(bridge, state):
     with pytest.raises(ValidationFailed, match="requestState"):
         bridge.request(call({}, requestState=state))
+
+
+def needs(bridge, requests, capabilities):
+    made = call({})
+    made.capabilities = capabilities
+    return bridge.answer(made, UpstreamAnswer({"resultType": "input_required", "inputRequests": requests}, None, MODERN, 10))
+
+
+ASKS = {"a": {"method": "elicitation/create", "params": {"message": "Name?"}}}
+
+
+def test_what_a_client_has_not_declared_is_not_asked_of_it(bridge):
+    result, code, message, data = needs(bridge, ASKS, {"sampling": {}})
+    assert (result, code) == (None, -32021)
+    assert "elicitation" in message
+    assert data == {"requiredCapabilities": {"elicitation": {}}}
+    assert needs(bridge, ASKS, {"elicitation": {}})[0]["inputRequests"] == ASKS
+
+
+@pytest.mark.parametrize(
+    "requests", [{"a": {"method": "evil/x"}}, {"a": "x"}, [], {"a": {}}, {str(n): ASKS["a"] for n in range(33)}]
+)
+def test_requests_that_mcp_has_not_go_to_no_client(bridge, requests):
+    with pytest.raises(UpstreamProtocolError):
+        needs(bridge, requests, {"elicitation": {}, "sampling": {}, "roots": {}})
+
+
+@pytest.mark.parametrize("params", [[1], "x", None, 7])
+async def test_progress_that_is_none_is_dropped(bridge, params):
+    told = []
+
+    async def forward(message):
+        told.append(message)
+
+    made = call({}, _meta={"progressToken": 1})
+    made.on_message = forward
+    request = bridge.request(made)
+    await request.on_message({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
+    assert told == []
+    await request.on_message({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}})
+    assert told[0]["params"] == {"progress": 1, "progressToken": 1}
 
 
 async def test_a_secret_in_a_uri_is_not_recorded():

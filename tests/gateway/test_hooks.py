@@ -65,6 +65,7 @@ def test_unknown_hooks_are_an_error_at_start():
         load_hooks(["tests.gateway.hook_examples:Nothing"])
 
 
+@pytest.mark.once
 def test_through_the_gateway(start_product):
     product = start_product(environment={"SWITCHYARD_HOOKS": "tests.gateway.hook_examples:Swap"})
     answer = call_tool(product, "system__calculate", {"expression": "old"})

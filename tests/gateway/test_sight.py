@@ -1,9 +1,13 @@
 """What a client sees now: the very lists that the gateway gives it, and what is missing from them, by name and with the reason."""
 
 import json
+from dataclasses import asdict
 from functools import partial
+from io import StringIO
 
 import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
 
 from apps.common.context import SYSTEM, tenant_scope
 from apps.common.errors import NotFound, NotReady, PermissionDenied
@@ -13,13 +17,15 @@ from apps.gateway.plane.mcp.lists import LISTS, Lists
 from apps.gateway.plane.store import SnapshotStore
 from apps.gateway.plane.views import find_target
 from apps.gateway.services.sight import register_viewer, seen_now
-from apps.servers.models import Endpoint
+from apps.servers.models import Endpoint, Server
 from apps.servers.services.endpoints import set_endpoint_state
 from apps.servers.services.lifecycle import pause_server
+from apps.servers.services.registry import register_server
+from apps.tools.models import Grant
 from apps.tools.services.grants import grant
 from apps.tools.services.toolsets import create_toolset, pause_toolset
 from tests.factories import as_user, make_key, make_superuser, make_tenant, make_user
-from tests.gateway.pictures import read
+from tests.gateway.pictures import KEYRING, read
 from tests.tools.support import make_server, offer, prompt, resource, template, tool
 
 pytestmark = pytest.mark.django_db
@@ -61,9 +67,9 @@ class House:
     def listed(self, slug: str) -> dict[str, list[str]]:
         """What the gateway's own lists give."""
         snapshot = self.store.current
-        caller = snapshot.caller_of_key(snapshot.key_digests[str(self.key.pk)])
+        caller = snapshot.caller_of_key_id(str(self.key.pk))
         target = find_target(snapshot, caller, slug)
-        lists = Lists(PlaneConfig(public_url="http://127.0.0.1:8000"))
+        lists = Lists(PlaneConfig(public_url="http://127.0.0.1:8000"), KEYRING)
         found = {}
         for method, (kind, member) in LISTS.items():
             raw, given, total = lists.list(snapshot, caller, target, method, {}, modern=True)
@@ -129,6 +135,16 @@ def test_a_dead_server_is_listed_and_named(house):
     assert [(one.server, one.state) for one in sight.trouble] == [("first", "unhealthy")]
 
 
+def test_a_server_that_was_never_reached_is_named(house):
+    with tenant_scope(house.tenant.pk, SYSTEM):
+        register_server(slug="third", transport="stdio", command="true")
+        grant(kind="server", api_key=house.key, server=Server.objects.get(slug="third"))
+    house.build()
+    sight = house.sees("third")
+    assert (sight.listed, [(one.server, one.state) for one in sight.trouble]) == ([], [("third", "unknown")])
+    assert "1 unknown" in sight.empty
+
+
 def test_what_no_grant_gives_is_counted(house):
     offer(house.second, tool("search", "Searches."), tool("drop"))
     with tenant_scope(house.tenant.pk, SYSTEM):
@@ -139,6 +155,56 @@ def test_what_no_grant_gives_is_counted(house):
     sight = house.sees("second")
     assert names(sight) == ["search"]
     assert sight.not_granted == {"tool": 1}
+    assert [(one.name, one.rule) for one in sight.refused] == [("drop", "default-deny")]
+
+
+def test_every_entry_names_the_rule_that_allows_it_and_every_refusal_its_rule(house):
+    with tenant_scope(house.tenant.pk, SYSTEM):
+        deny = grant(kind="tool", effect="deny", api_key=house.key, pattern="first__w*")
+        allow = Grant.objects.get(api_key=house.key, server=house.first)
+    house.build()
+    sight = house.sees("first")
+    assert {one.rule for one in sight.listed} == {f"grant:{allow.pk}"}
+    assert [(one.name, one.rule) for one in sight.refused] == [("write", f"grant:{deny.pk}")]
+    assert set(sight.rules) == {f"grant:{allow.pk}", f"grant:{deny.pk}"}
+    assert "first__w*" in sight.rules[f"grant:{deny.pk}"]
+    assert sight.empty == ""
+
+
+def test_a_person_is_looked_at_like_a_key(house):
+    person = make_user(house.tenant, "user")
+    with tenant_scope(house.tenant.pk, SYSTEM):
+        grant(kind="server", user=person, server=house.first)
+    house.build()
+    with tenant_scope(house.tenant.pk, SYSTEM):
+        sight = seen_now(user=person)
+        assert (sight.principal, "first__read" in names(sight)) == (person.username, True)
+        with pytest.raises(NotFound):
+            seen_now(user=make_user(make_tenant(), "user"))
+
+
+def test_lists_that_are_empty_say_why(house):
+    nobody = make_key(make_user(house.tenant), house.tenant)[0]
+    house.build()
+    sight = house.sees("first", nobody)
+    assert sight.listed == []
+    assert "refused by default-deny" in sight.empty
+    out = StringIO()
+    call_command("explain_access", key=nobody.prefix, toolset="first", stdout=out)
+    assert f"gets nothing: {sight.empty}" in out.getvalue()
+
+
+def test_the_command_says_what_the_page_says(house):
+    out = StringIO()
+    call_command("explain_access", key=house.key.prefix, stdout=out)
+    text = out.getvalue()
+    assert "first__read  (tool of first)  grant:" in text
+    assert "second__search  (tool of second)  held" in text
+    out = StringIO()
+    call_command("explain_access", key=house.key.prefix, toolset="second", json=True, stdout=out)
+    assert json.loads(out.getvalue()) == asdict(house.sees("second")) | {"version": json.loads(out.getvalue())["version"]}
+    with pytest.raises(CommandError, match="There is no such user"):
+        call_command("explain_access", user="nobody-of-that-name")
 
 
 def test_who_may_look(house):

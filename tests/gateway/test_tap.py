@@ -302,6 +302,42 @@ async def test_there_are_bounds_and_what_is_dropped_is_counted(house):
     assert len(house.taken.messages) == BUFFERED
 
 
+class Read(dict):
+    """A message that knows how often it is read for a recording."""
+
+    times = 0
+
+    def items(self):
+        Read.times += 1
+        return super().items()
+
+
+async def test_what_is_full_looks_at_nothing_more(house):
+    tap = house.record(
+        recording("api_key", "key-1", messages_left=3), recording("server", "id-first", id="r2", messages_left=2)
+    )
+    for number in range(10):
+        await run(house, house.visit("first"), Read(request(id=number)), "first", OK)
+    house.read()
+    held = {id: sum(id in one.recordings for one in house.taken.messages) for id in ("r1", "r2")}
+    assert held == {"r1": 3, "r2": 2}
+    before = Read.times
+    assert before
+    for number in range(10):
+        tap.received(house.visit("first"), Read(request(id=number)), NOTHING, None)
+    assert Read.times == before
+    house.read()
+    assert house.taken.dropped["r1"] >= 10, "and they are counted all the same"
+
+
+async def test_a_recording_that_is_full_for_a_message_is_full_for_smaller_ones(house):
+    tap = house.record(recording("api_key", "key-1", bytes_left=400))
+    tap.received(house.visit("first"), request(text="x" * 600), NOTHING, None)
+    tap.received(house.visit("first"), request(), NOTHING, None)
+    assert house.read() == []
+    assert house.taken.dropped == {"r1": 2}
+
+
 async def test_what_was_begun_before_the_end_is_not_kept_after_it(house):
     tap = house.record(recording("api_key", "key-1"), recording("toolset", "ts-first", id="r2"))
     visit, message = house.visit("first"), request()
@@ -351,3 +387,16 @@ async def test_a_tap_is_put_in_force_and_ends_by_itself(house):
     assert plane.pipeline.tap is plane._events.tap is first is not None
     await eventually_async(lambda: plane.tap is None, within=5)
     assert plane.pipeline.tap is None
+    Plane.record(plane, [recording("api_key", "key-1", messages_left=0)])
+    assert plane.tap is None, "one that is full is not begun"
+    wanted = [recording("api_key", "key-1", messages_left=1), recording("toolset", "x", id="r2", messages_left=0)]
+    Plane.record(plane, wanted)
+    assert plane.tap is not None
+    house.tap = plane.tap
+    plane.tap.received(house.visit("first"), request(), NOTHING, None)
+    await eventually_async(lambda: plane.tap is None, within=5)
+    assert plane.pipeline.tap is plane._events.tap is None
+    assert len(house.taken.messages) == 1
+    Plane.record(plane, [recording("api_key", "key-1", id="r3")])
+    assert plane.tap is not None, "another one is begun as ever"
+    Plane.record(plane, [])

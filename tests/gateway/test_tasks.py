@@ -18,7 +18,7 @@ from apps.gateway.plane.mcp.verbatim import result_text
 from apps.gateway.plane.recorder import _trace
 from apps.gateway.plane.views import find_target
 from apps.servers.transports.base import UpstreamAnswer, UpstreamRequest, without_tasks
-from tests.gateway.pictures import caller, definition, grant, picture, server
+from tests.gateway.pictures import KEYRING, caller, definition, grant, picture, server
 
 MODERN = "2026-07-28"
 DECLARED = {"extensions": {EXTENSION: {}}}
@@ -256,7 +256,7 @@ def announced(slug, *, modern=True, files=None, git=None):
     both = [server("files", **(files or {})), server("git", **(git or {}))]
     snapshot = picture(both, ROWS, grants=ALL)
     target = find_target(snapshot, caller(snapshot), slug)
-    return Lists(PlaneConfig()).capabilities(snapshot, target, modern=modern).get("extensions")
+    return Lists(PlaneConfig(), KEYRING).capabilities(snapshot, target, modern=modern).get("extensions")
 
 
 def test_extensions_are_announced_where_they_are_carried():

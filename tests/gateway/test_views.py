@@ -6,10 +6,12 @@ import orjson
 import pytest
 
 from apps.common.errors import NotFound, PermissionDenied, ValidationFailed
+from apps.gateway.plane.config import PlaneConfig
+from apps.gateway.plane.mcp.lists import Lists
 from apps.gateway.plane.snapshot import build_server, with_changes
 from apps.gateway.plane.views import PAGE_ITEMS, find_named, find_resource, find_target, page, visible
 from apps.tools.domain.facts import EntryFacts, ToolsetFacts
-from tests.gateway.pictures import TENANT, caller, definition, grant, picture, server
+from tests.gateway.pictures import KEYRING, TENANT, caller, definition, grant, picture, server
 
 FILES = [definition("files", "read", position=1), definition("files", "write", position=0)]
 GIT = [definition("git", "log"), definition("git", "p", "prompt")]
@@ -172,10 +174,34 @@ def test_pages_neither_repeat_nor_skip_what_stays():
     assert [*first, *second, *third] == list(items)
 
 
-@pytest.mark.parametrize("cursor", ["", "x", 5, [], "e30", "WzIsImEiLDBd", "A" * 10_000, "WzEsImEiLC0xXQ"])
+def lists_of(snapshot, slug="", method="tools/list", cursor=None):
+    who = caller(snapshot)
+    params = {} if cursor is None else {"cursor": cursor}
+    target = find_target(snapshot, who, slug)
+    return orjson.loads(Lists(PlaneConfig(), KEYRING).list(snapshot, who, target, method, params, modern=True)[0])
+
+
+LONG = [definition("files", f"t{index:04}") for index in range(PAGE_ITEMS + 10)]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", 5, [], {}, "e30", "WzEsInQwMDAxIiwxXQ", "A" * 100_000, "é"])
 def test_foreign_cursors_are_refused(cursor):
     with pytest.raises(ValidationFailed):
-        page((), cursor)
+        lists_of(picture((server("files"),), LONG, superuser=True, inherits=True), cursor=cursor)
+
+
+def test_a_cursor_is_good_for_its_caller_its_place_and_its_list_alone():
+    whole = picture((server("files"),), [*LONG, definition("files", "p", "prompt")], superuser=True, inherits=True)
+    cursor = lists_of(whole)["nextCursor"]
+    assert len(lists_of(whole, cursor=cursor)["tools"]) == 10
+    other = replace(next(iter(whole.keys.values())), id="key-2")
+    for wrong in (
+        lambda: lists_of(whole, "files", cursor=cursor),
+        lambda: lists_of(whole, method="prompts/list", cursor=cursor),
+        lambda: lists_of(with_changes(whole, keys={other.digest: other}), cursor=cursor),
+    ):
+        with pytest.raises(ValidationFailed):
+            wrong()
 
 
 def test_an_unchanged_server_keeps_its_items_so_that_nobody_is_told_of_a_change():
@@ -202,6 +228,18 @@ def test_a_paused_toolset_opens_nothing_elsewhere():
     grants = [grant("toolset", toolset_id="ts-mix")]
     assert seen(grants, toolsets=[COMPOSED]) == ["files__read", "git__log"]
     assert seen(grants, toolsets=[replace(COMPOSED, paused=True)]) == []
+
+
+def test_the_toolset_of_a_server_can_be_paused_and_its_server_goes_on_elsewhere():
+    allow = [grant("server", server_id="id-files")]
+    whole = picture(BOTH, FILES, grants={"api_key:key-1": allow})
+    own = whole.toolsets["ts-files"]
+    off = with_changes(whole, toolsets={**whole.toolsets, "ts-files": replace(own, facts=replace(own.facts, paused=True))})
+    assert names(off, "files") == []
+    assert find_target(off, caller(off), "files").paused
+    assert names(off) == ["files__read", "files__write"]
+    through_it = with_changes(off, grants={"api_key:key-1": (grant("toolset", toolset_id="ts-files"),)})
+    assert names(through_it) == []
 
 
 def person(snapshot, tenant):
@@ -279,11 +317,8 @@ def test_a_resource_that_waits_for_an_operator_is_not_read_by_its_uri():
 def test_who_may_use_nothing_here_is_not_told_what_it_is():
     import json
 
-    from apps.gateway.plane.config import PlaneConfig
-    from apps.gateway.plane.mcp.lists import Lists
-
     secret = server("files", server_info={"name": "payroll", "version": "9"}, instructions="Ask for the salaries.")
-    lists = Lists(PlaneConfig())
+    lists = Lists(PlaneConfig(), KEYRING)
     for grants, told in (([], False), ([grant("server", server_id="id-files")], True)):
         whole = picture((secret,), FILES, grants={"api_key:key-1": grants})
         who = caller(whole)
@@ -296,3 +331,32 @@ def test_who_may_use_nothing_here_is_not_told_what_it_is():
             assert ("payroll" in json.dumps(json.loads(raw))) is told
             assert not told or b"tools" in raw
         assert (b"salaries" in lists.discover(whole, who, target)) is told
+
+
+WRAPPED = {"type": "object", "properties": {"result": {"type": "array", "items": {"$ref": "#/$defs/row"}}}, "required": ["result"],
+           "$defs": {"row": {"type": "integer"}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("schema", "shown"),
+    [
+        ({"type": "object", "properties": {}}, {"type": "object", "properties": {}}),
+        ({"type": "integer"}, {"type": "object", "properties": {"result": {"type": "integer"}}, "required": ["result"]}),
+        ({"type": "array", "items": {"$ref": "#/$defs/row"}, "$defs": {"row": {"type": "integer"}}}, WRAPPED),
+        ({"type": "array", "items": {"$ref": "#"}}, None),
+        ({"anyOf": [{"type": "object"}, {"type": "array"}]}, None),
+        ({"type": ["object", "null"]}, None),
+        (True, None),
+    ],
+)
+def test_legacy_clients_get_output_schemas_that_they_can_read(schema, shown):
+    whole = picture((server("files"),), [definition("files", "read", outputSchema=schema)], superuser=True, inherits=True)
+    who = caller(whole)
+
+    def listed(modern):
+        lists = Lists(PlaneConfig(), KEYRING)
+        raw = lists.list(whole, who, find_target(whole, who, "files"), "tools/list", {}, modern=modern)[0]
+        return orjson.loads(raw)["tools"][0].get("outputSchema")
+
+    assert listed(True) == schema
+    assert listed(False) == shown

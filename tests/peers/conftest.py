@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests import npm
+from tests import npm, services
 from tests.peers import house as houses
 from tests.peers.clients import KINDS, Kind, Node, node
 from tests.peers.house import House
@@ -38,10 +38,9 @@ def peer_modules() -> Path:
 
 
 @pytest.fixture(scope="session")
-def house(peer_modules: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[House]:
+def house(peer_modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """The running product with the ecosystem's servers behind it."""
-    base = tmp_path_factory.getbasetemp()
-    with houses.shared((base if worker_id == "master" else base.parent) / "peers", peer_modules) as found:
+    with houses.shared(services.common_directory(tmp_path_factory) / "peers", peer_modules) as found:
         yield found
 
 

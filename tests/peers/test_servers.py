@@ -31,7 +31,17 @@ class Sample:
 
 EVERYTHING = Sample(
     info="mcp-servers/everything",
-    tools={"echo", "get-sum", "get-structured-content", "trigger-long-running-operation", "get-tiny-image"},
+    tools={
+        "echo",
+        "get-sum",
+        "get-structured-content",
+        "trigger-long-running-operation",
+        "get-tiny-image",
+        "get-roots-list",
+        "trigger-elicitation-request",
+        "trigger-sampling-request",
+        "trigger-url-elicitation",
+    },
     call=("get-sum", {"a": 2, "b": 40}),
     answer="The sum of 2 and 40 is 42.",
     error=("gzip-file-as-resource", {"name": "x", "data": "ftp://example.org/x", "outputType": "resource"}),

@@ -2,31 +2,24 @@
 
 import functools
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests import migrated, services
-from tests.product import ROOT, Product
+from tests.product import Product
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory) -> Product:
-    """A home that was prepared once and the credentials made then; never started."""
-    product = Product(tmp_path_factory.mktemp("prepared") / "home")
-    shared = tmp_path_factory.getbasetemp()
-    migrated.fill_home(product.home, shared.parent if services.WORKER else shared)
-    subprocess.run(
-        [sys.executable, "manage.py", "bootstrap"], cwd=ROOT, env=product.environment, check=True, stdout=subprocess.DEVNULL
-    )
-    return product
+    """A home that was served once and the credentials made then; not started here."""
+    home = tmp_path_factory.mktemp("prepared") / "home"
+    return Product(home, **migrated.on_sqlite(home, services.common_directory(tmp_path_factory)))
 
 
 @pytest.fixture
 def start_trial(start_product, prepared, tmp_path):
-    """`start_product` on SQLite with the small application of these tests, in a copy of the prepared home unless one is given."""
+    """`start_product` on SQLite with the small application of these tests, in a copy of the prepared home unless one is given: a new one has its tables alone."""
 
     def start(home: Path | None = None, **options):
         if home is None:
@@ -35,7 +28,7 @@ def start_trial(start_product, prepared, tmp_path):
             options = {"key": prepared.key, "password": prepared.password, **options}
         environment = {"PYTHONPATH": ".", **options.pop("environment", {})}
         settings = "tests.serve.trial.settings"
-        return start_product(database="sqlite", settings=settings, home=home, environment=environment, **options)
+        return start_product(database="sqlite", has="tables", settings=settings, home=home, environment=environment, **options)
 
     return start
 

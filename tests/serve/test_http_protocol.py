@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.server import ServerState
 
 from config.processes import http_protocol
 from config.processes.http_protocol import HEAD_BYTES, BoundedHttpProtocol, JoiningTransport
+from tests.support import eventually_async
 
 
 class Wire(asyncio.Transport):
@@ -216,3 +218,34 @@ async def test_a_client_that_reads_slowly_gets_everything(monkeypatch):
             if loop.time() - started < 1.5:
                 await asyncio.sleep(0.05)
         slow.close()
+
+
+async def test_a_reader_whose_socket_is_closed_already_is_cut_off_without_a_word(monkeypatch):
+    monkeypatch.setattr(http_protocol, "READ_SECONDS", 0.01)
+    gone = socket.socket()
+    gone.close()
+
+    class Closed(Wire):
+        """A connection that was closed with something still to write."""
+
+        aborted = False
+
+        def get_write_buffer_size(self) -> int:
+            return 9000
+
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return gone if name == "socket" else default
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        """Answer nothing."""
+
+    config = uvicorn.Config(application, http=BoundedHttpProtocol, lifespan="off", log_config=None)
+    config.load()
+    protocol = BoundedHttpProtocol(config=config, server_state=ServerState(), app_state={})
+    wire = Closed()
+    protocol.transport = JoiningTransport(wire, asyncio.get_running_loop(), protocol._watch_reader)
+    protocol.transport.close()
+    await eventually_async(lambda: wire.aborted)

@@ -191,3 +191,13 @@ def test_limits():
     for document in ({}, {"mcpServers": []}, {"servers": None}, {"mcp": 3}):
         with pytest.raises(ValidationFailed):
             read_document(document, {})
+
+
+def test_how_a_server_is_authenticated():
+    assert one({"url": "https://e.com/mcp", "auth": "oauth"}).settings["auth"] == "oauth"
+    found = one({"url": "https://e.com/mcp", "x-switchyard": {"auth": "oauth-user", "oauth_scope": "read write"}})
+    assert (found.settings["auth"], found.settings["oauth_scope"], found.warnings) == ("oauth-user", "read write", [])
+    assert one({"url": "https://e.com/mcp", "auth": {"CLIENT_SECRET": "s"}}).warnings == [
+        "auth is not used: only “oauth” is understood there"
+    ]
+    assert "auth" not in one({"command": "x", "auth": "oauth"}).settings

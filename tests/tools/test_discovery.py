@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connections
 
+from apps.common.clock import now
 from apps.common.context import SYSTEM, every_tenant, tenant_scope
 from apps.common.errors import Conflict, NotFound, Paused, PermissionDenied, UpstreamTimeout
 from apps.common.models import QueueMessage
 from apps.common.outbox import unit_of_work
+from apps.servers.models import Server
 from apps.servers.services.registry import pause_server, register_server, update_server
 from apps.tools.models import Discovery, Prompt, Resource, ResourceTemplate, Tool
 from apps.tools.selectors import last_discovery, plane_definitions
@@ -399,7 +402,7 @@ def test_the_connection_that_calls_use_is_asked_first(tenant, offers, connection
         endpoint = str(server.endpoints.get().pk)
     asked = []
 
-    def live(server_id: str, version: int, limit: float):
+    def live(server_id: str, version: int, limit: float, survey: bool):
         asked.append((server_id, version))
         if connection == "fails":
             raise UpstreamTimeout("It is stuck.")
@@ -412,3 +415,32 @@ def test_the_connection_that_calls_use_is_asked_first(tenant, offers, connection
         use_live_connections(None)
     assert asked == [(str(server.pk), server.version)]
     assert in_force(server) == ({"only-there"} if connection == "answers" else {"a", "b"})
+
+
+def test_older_revisions_are_asked_for_once_in_a_later_discovery(tenant, offers) -> None:
+    server = raw(tenant, offers)
+    asked = []
+
+    def live(server_id: str, version: int, limit: float, survey: bool):
+        asked.append(survey)
+        said = found(tool("a"))
+        said.era, said.surveyed = "legacy", survey
+        said.revisions = ("2025-11-25", "2025-03-26") if survey else ("2025-11-25",)
+        return str(server.endpoints.get().pk), said
+
+    def look() -> list[str]:
+        assert discover(server).ok
+        server.refresh_from_db()
+        return server.revisions
+
+    use_live_connections(live)
+    try:
+        with tenant_scope(tenant.pk, SYSTEM):
+            assert look() == look() == ["2025-11-25"]
+            Server.unscoped.filter(pk=server.pk).update(discovered_at=now() - timedelta(minutes=2))
+            assert look() == ["2025-11-25", "2025-03-26"]
+            Server.unscoped.filter(pk=server.pk).update(discovered_at=now() - timedelta(minutes=2))
+            assert look() == ["2025-11-25", "2025-03-26"]
+    finally:
+        use_live_connections(None)
+    assert asked == [False, False, True, False]

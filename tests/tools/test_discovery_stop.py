@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests import migrated, services
 from tests.e2e.support import made, rest
 from tests.product import Product
 from tests.support import eventually
@@ -23,10 +24,11 @@ def claims(product: Product) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("stopped", ["by SIGTERM", "by SIGKILL"])
-def test_a_stop_leaves_no_claim_behind(tmp_path, stopped):
+def test_a_stop_leaves_no_claim_behind(tmp_path, tmp_path_factory, stopped):
     offers = tmp_path / "offers.json"
     offers.write_text(json.dumps({"mode": "slow"}))
-    product = Product(tmp_path / "home")
+    home = tmp_path / "home"
+    product = Product(home, **migrated.on_sqlite(home, services.common_directory(tmp_path_factory)))
     try:
         product.start()
         body = {

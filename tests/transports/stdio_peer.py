@@ -124,9 +124,24 @@ def call(message):
         time.sleep(300)
 
 
+def tools_for(message, capabilities):
+    """Answer with what a client sees that has these capabilities; one that may be asked is asked first."""
+    replies = {}
+    if "elicitation" in capabilities and era != "modern":
+        for id, method in (("r", "roots/list"), ("e", "elicitation/create"), ("s", "sampling/createMessage")):
+            send({"jsonrpc": "2.0", "id": id, "method": method, "params": {}})
+        while len(replies) < 3:
+            reply = json.loads(sys.stdin.readline())
+            replies[reply["id"]] = reply.get("result", reply.get("error", {}).get("code"))
+        log(f"replies {json.dumps(replies, sort_keys=True)}")
+    names = ["plain", *(f"needs-{name}" for name in sorted(capabilities))]
+    answer(message, tools=[{"name": name, "inputSchema": {"type": "object"}} for name in names])
+
+
 log(f"start {os.getpid()}")
 time.sleep(float(options.get("start", 0)))
 first = True
+declared = {}
 for line in sys.stdin:
     message = json.loads(line)
     method = message.get("method")
@@ -136,7 +151,10 @@ for line in sys.stdin:
     first = False
     if era == "ghost" or "id" not in message:
         continue
-    if method == "server/discover":
+    if method == "tools/list":
+        meta = message["params"].get("_meta", {})
+        tools_for(message, meta.get("io.modelcontextprotocol/clientCapabilities", {}) if era == "modern" else declared)
+    elif method == "server/discover":
         if era == "modern":
             answer(message, supportedVersions=["2026-07-28"], capabilities={"tools": {}}, resultType="complete")
         elif era != "mute":
@@ -147,6 +165,7 @@ for line in sys.stdin:
             send({"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32022, "message": "no", "data": data}})
         else:
             info = {"name": "peer", "version": "1"}
+            declared = message["params"]["capabilities"]
             answer(message, protocolVersion="2025-06-18", capabilities={"tools": {}}, serverInfo=info)
     elif method == "tools/call":
         call(message)

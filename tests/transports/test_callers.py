@@ -159,7 +159,28 @@ async def test_beyond_the_limit_of_processes_callers_share_the_common_one(monkey
     async with connected("stdio", command=STDIO) as (upstream, _):
         busy = asyncio.create_task(upstream.call(taker("sleep", "key:1", seconds=1.0)))
         await eventually_async(lambda: upstream.stats().get("sessions") == 1)
-        other = await upstream.call(taker("ask", "key:2"))
+        request = taker("ask", "key:2")
+        other = await upstream.call(request)
         assert other.result is not None
-        assert other.result["replies"] == {"q1": {}, "q2": -32601}
+        assert other.result["replies"] == {"q1": {}, "q2": -32603}, "the server is told why"
+        assert request.refused == ["sampling/createMessage"]
+        assert "callers use this server at the same time" in request.unasked
         await busy
+
+
+async def test_one_caller_has_a_share_of_the_processes_over_all_of_its_sessions(monkeypatch) -> None:
+    monkeypatch.setattr("apps.servers.transports.callers.ASKERS", 4)
+    monkeypatch.setattr("apps.servers.transports.callers.ASKERS_SHARE", 2)
+    async with connected("stdio", command=STDIO) as (upstream, _):
+        greedy = [asyncio.create_task(upstream.call(taker("sleep", "key:1", f"s{n}", seconds=1.0))) for n in range(2)]
+        await eventually_async(lambda: upstream.stats().get("sessions") == 2)
+        third, other = taker("ask", "key:1", "s3"), taker("ask", "key:2", "s1")
+        refused, asked = await asyncio.gather(upstream.call(third), upstream.call(other))
+        assert refused.result is not None
+        assert refused.result["replies"]["q2"] == -32603
+        assert third.refused == ["sampling/createMessage"]
+        assert "This caller has 2 sessions in use" in third.unasked
+        assert asked.result is not None
+        assert asked.result["replies"]["q2"] == (await answering({}))["result"]
+        assert other.refused == []
+        await asyncio.gather(*greedy)

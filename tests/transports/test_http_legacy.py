@@ -117,6 +117,50 @@ async def test_a_server_that_forgets_every_session_is_not_asked_for_ever() -> No
         assert there.methods().count("tools/call") == 2
 
 
+def restarted(forgets: list[bool]):
+    """A server that says of the request itself, with HTTP 404, that it does not know the session; `forgets` of each session in turn."""
+    begun: list[str] = []
+
+    async def handle(request, writer):
+        message = request.json or {}
+        if message.get("method") == "initialize":
+            begun.append(f"s-{len(begun)}")
+            await reply(writer, result(request, initialized()), mcp_session_id=begun[-1])
+        elif message.get("method") == "tools/call":
+            lost = forgets[min(begun.index(request.headers["mcp-session-id"]), len(forgets) - 1)]
+            if lost:
+                await reply(writer, error(message["id"], -32600, "Session not found"), 404)
+            else:
+                await reply(writer, result(request))
+        elif not await legacy_basics(request, writer, None):
+            await reply(writer, None, 405)
+
+    return handle
+
+
+@pytest.mark.parametrize("caller", ["", "somebody"])
+async def test_a_404_means_that_the_session_is_gone_also_with_an_error_about_the_request(caller: str) -> None:
+    forgets = [False]
+    async with peer(restarted(forgets)) as there, connected("http", there.url, era="legacy") as (upstream, recorder):
+        assert (await upstream.call(call(caller=caller))).error is None
+        forgets[:] = [True, False]  # it was restarted
+        for _ in range(2):
+            assert (await upstream.call(call(caller=caller))).error is None
+        assert there.methods().count("initialize") == 2
+        assert recorder.named("list_changed") == [("server-1", "all")]
+
+
+async def test_an_error_that_comes_with_404_in_a_new_session_too_is_handed_on() -> None:
+    forgets = [True]
+    async with peer(restarted(forgets)) as there, connected("http", there.url, era="legacy") as (upstream, recorder):
+        for _ in range(5):
+            answer = await upstream.call(call())
+            assert answer.error["message"] == "Session not found"
+        assert there.methods().count("initialize") == 2
+        assert there.methods().count("tools/call") == 6
+        assert recorder.named("list_changed") == []
+
+
 async def test_servers_without_sessions_work() -> None:
     async def handle(request, writer):
         if request.json.get("method") == "initialize":

@@ -5,11 +5,13 @@ import contextlib
 
 import pytest
 
-from apps.servers.transports import http_standing
+from apps.common.errors import UpstreamBusy
+from apps.servers.transports import asking_turns, http_standing
 from tests.support import eventually_async
 from tests.transports.peers import call, connected, error, event, initialized, legacy_basics, peer, reply, result, stream_head
 
 ASKS = {"elicitation": {}}
+LOG = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "whose?"}}
 ELICIT = {"jsonrpc": "2.0", "id": "e-1", "method": "elicitation/create", "params": {"message": "Name?"}}
 
 
@@ -25,6 +27,8 @@ class Server:
         self.replies: list[dict] = []
         self.calls: list[str] = []
         self.may_answer = asyncio.Event()
+        self.each: list[asyncio.Event] = []
+        """Set for a single call to be answered."""
 
     async def __call__(self, request, writer) -> None:
         session = request.headers.get("mcp-session-id", "")
@@ -41,7 +45,13 @@ class Server:
         elif not await legacy_basics(request, writer):
             if request.json["method"] == "tools/call":
                 self.calls.append(session)
-                await self.may_answer.wait()
+                self.each.append(asyncio.Event())
+                waiting = [asyncio.create_task(one.wait()) for one in (self.each[-1], self.may_answer)]
+                try:
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for one in waiting:
+                        one.cancel()
             await reply(writer, result(request))
 
     async def stream(self, session: str, writer: asyncio.StreamWriter) -> None:
@@ -69,7 +79,8 @@ class Server:
 class Client:
     """Takes requests and messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: str = "") -> None:
+        self.session = session
         self.asked: list[dict] = []
         self.told: list[dict] = []
         self.gone = False
@@ -90,7 +101,8 @@ class Client:
 
     def call(self, **options):
         options.setdefault("log_level", "info")
-        return call(caller="key:1", client_capabilities=ASKS, on_request=self.ask, on_message=self.tell, **options)
+        given = {"caller": "key:1", "client_capabilities": ASKS, "session": self.session}
+        return call(on_request=self.ask, on_message=self.tell, **given, **options)
 
 
 @contextlib.asynccontextmanager
@@ -122,15 +134,63 @@ async def test_a_server_asks_on_the_stream_of_the_callers_session() -> None:
         assert server.gets == 1, "one stream for all calls of the session"
 
 
-async def test_where_several_calls_run_nobody_is_asked() -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls run beside others at once, as those do of which it is known that they ask nothing."""
+    monkeypatch.setattr(asking_turns, "PATIENCE", 0.01)
+
+
+async def test_where_several_calls_run_the_one_that_is_left_is_asked(impatient) -> None:
     server, one, other = Server(), Client(), Client()
-    async with running(server, one, other):
+    async with running(server, one, other) as (_, (_, answered)):
         assert server.calls == ["s-1", "s-1"]
         await server.say(ELICIT)
+        await server.say(LOG)
+        server.each[1].set()
+        assert (await answered).result == {"content": []}
         await eventually_async(lambda: server.replies)
-        assert server.replies[0]["error"]["code"] == -32601
+        assert "result" in server.replies[0]
+        assert (len(one.asked), len(other.asked)) == (1, 0)
+
+
+async def test_where_one_of_several_calls_is_given_up_nobody_is_asked(impatient) -> None:
+    server, one, other = Server(), Client(), Client()
+    async with running(server, one, other) as (_, (given_up, _)):
+        await server.say(ELICIT)
+        await server.say(ELICIT | {"id": "e-2", "method": "ping"})
+        await eventually_async(lambda: server.replies == [{"jsonrpc": "2.0", "id": "e-2", "result": {}}])
+        given_up.cancel()
+        await eventually_async(lambda: len(server.replies) == 2)
+        assert server.replies[1]["error"]["code"] == -32601
         assert not one.asked
         assert not other.asked
+
+
+async def test_calls_that_ask_run_one_after_the_other() -> None:
+    server, one, other = Server(), Client(), Client()
+    async with running(server, one) as (upstream, (first,)):
+        await server.say(ELICIT)
+        await eventually_async(lambda: len(server.replies) == 1)
+        with pytest.raises(UpstreamBusy):
+            await upstream.call(other.call(timeout=0.1))
+        second = asyncio.create_task(upstream.call(other.call()))
+        server.each[0].set()
+        await first
+        await eventually_async(lambda: len(server.calls) == 2)
+        await server.say(ELICIT | {"id": "e-2"})
+        await eventually_async(lambda: len(server.replies) == 2)
+        assert (len(one.asked), len(other.asked)) == (1, 1)
+        server.may_answer.set()
+        assert (await second).result == {"content": []}
+
+
+async def test_calls_of_one_session_ask_at_the_same_time() -> None:
+    server, one, other = Server(), Client("a session"), Client("a session")
+    async with running(server, one, other):
+        for id in ("e-1", "e-2"):
+            await server.say(ELICIT | {"id": id})
+        await eventually_async(lambda: len(server.replies) == 2)
+        assert all("result" in reply for reply in server.replies)
 
 
 async def test_nobody_else_is_asked() -> None:
@@ -170,7 +230,7 @@ async def test_the_end_of_a_call_ends_what_was_asked_for_it() -> None:
         await eventually_async(lambda: client.gone)
 
 
-async def test_log_messages_and_progress_reach_the_call() -> None:
+async def test_log_messages_and_progress_reach_the_call(impatient) -> None:
     server, one, other = Server(), Client(), Client()
     log = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}}
     async with running(server, one) as (upstream, _):

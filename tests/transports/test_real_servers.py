@@ -37,7 +37,7 @@ async def test_the_fixture_server(mode: str, fixture_server) -> None:
     secrets = Secrets(headers={"X-Upstream-Key": "k1"})
     async with connected(transport, url, command=command, secrets=secrets) as (upstream, recorder):
         listening = asyncio.create_task(upstream.listen())
-        said = await discover(upstream, timeout=30)
+        said = await discover(upstream, timeout=30, survey=True)
         assert (said.era, said.revisions) == (found_era, revisions)
         assert said.server_info["name"] == "own-everything-fixture"
         assert len(said.tools) > 30

@@ -281,7 +281,9 @@ async def test_an_idle_process_is_ended_and_started_again() -> None:
         assert recorder.named("process_ended") == [], "a call in flight is not idleness"
         await eventually_async(lambda: recorder.named("process_ended"))
         assert recorder.named("process_ended")[0][2:4] == (0, "idle")
+        assert recorder.named("list_changed") == []
         assert (await upstream.call(call("echo"))).result is not None
+        assert recorder.named("list_changed") == [("server-1", "all")], "it may be another version"
 
 
 async def test_a_supervisor_that_is_killed_is_replaced_though_its_family_holds_the_pipes() -> None:

@@ -12,6 +12,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
+from apps.accounts.domain import parse_networks
 from apps.accounts.models import APIKey
 from apps.accounts.services.api_keys import revoke_api_key, update_api_key
 from apps.common.admin import Ask, TenantAdmin, bulk_verb, verb
@@ -69,12 +70,51 @@ def ask_revoke_chosen(self: Any, request: HttpRequest, keys: list[APIKey]) -> As
     )
 
 
+class NetworksField(forms.CharField):
+    """Networks, one in each line."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            required=False,
+            label="Accepted from",
+            widget=forms.Textarea(
+                attrs={
+                    "class": "sy-input sy-mono",
+                    "rows": 3,
+                    "spellcheck": "false",
+                    "placeholder": "192.0.2.0/24\n2001:db8::/32",
+                }
+            ),
+            help_text="Networks or addresses, one in each line; empty = from anywhere.",
+        )
+
+    def to_python(self, value: Any) -> Any:
+        """Return them as the service takes them."""
+        try:
+            return [str(network) for network in parse_networks((value or "").split())]
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from None
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return the text that a person edits."""
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Compare the networks, not their spelling."""
+        try:
+            return bool(self.to_python(data) != (initial or []))
+        except forms.ValidationError:
+            return True
+
+
 class APIKeyForm(forms.ModelForm[APIKey]):
     """What of a key may change."""
 
+    allowed_networks = NetworksField()
+
     class Meta:
         model = APIKey
-        fields = ("name", "inherits_owner", "expires_at", "loopback_only")
+        fields = ("name", "inherits_owner", "expires_at", "loopback_only", "allowed_networks")
         labels = {
             "inherits_owner": "Acts with its owner's rights",
             "loopback_only": "This machine alone",
@@ -99,9 +139,9 @@ class APIKeyAdmin(TenantAdmin):
     empty_title = "Make the first key"
     empty_text = "Clients need a key to call tools through the gateway. Choose what it may use and until when."
     empty_action = ("Make key", "admin:accounts_apikey_add")
-    fieldsets = ((None, {"fields": ("name", "inherits_owner", "expires_at", "loopback_only")}),)
+    fieldsets = ((None, {"fields": ("name", "inherits_owner", "expires_at", "loopback_only", "allowed_networks")}),)
     actions = ("revoke_chosen",)
-    actions_detail = ("revoke",)
+    actions_detail: Sequence[str] = ("revoke",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the keys in view; those who administer none see their own."""
@@ -171,8 +211,16 @@ class APIKeyAdmin(TenantAdmin):
                 ("from", obj.last_used_from or "–"),
                 ("client", obj.last_used_client or "–"),
                 ("valid until", ago(obj.expires_at, never="no end")),
+                *self._of_rotation(obj),
             ],
         }
+
+    @staticmethod
+    def _of_rotation(obj: APIKey) -> list[tuple[str, Any]]:
+        if obj.former_until is None or obj.former_until <= now():
+            return [("rotated", ago(obj.rotated_at))] if obj.rotated_at is not None else []
+        former = format_html("<code class='sy-code'>sy_{}_…</code>", obj.former_prefix)
+        return [("rotated", ago(obj.rotated_at)), ("also accepted", former), ("until", ago(obj.former_until))]
 
     @verb(
         description="Revoke",

@@ -16,6 +16,7 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminSelectMultipleW
 from apps.accounts.models import APIKey, Membership, Role, User
 from apps.accounts.services.memberships import add_membership
 from apps.accounts.services.users import activate_user, create_user, deactivate_user, set_password, update_user
+from apps.audit.admin.history import history_panel
 from apps.common.admin import Ask, ConsoleAdmin, verb
 from apps.common.admin.base import model_url
 from apps.common.admin.format import ago, count, plural
@@ -216,6 +217,7 @@ class UserPages(ConsoleAdmin):
         return [
             Panel("roles", "Roles", "console/panels/roles.html", {"roles": roles}, 20),
             Panel("keys", "API keys", "console/panels/keys.html", {"keys": keys}, 30),
+            history_panel("user", obj.pk),
         ]
 
     @verb(

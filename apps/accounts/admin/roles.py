@@ -17,9 +17,11 @@ from apps.accounts.domain import KINDS, VERBS
 from apps.accounts.models import Membership, Role, User
 from apps.accounts.services.memberships import add_membership, remove_membership
 from apps.accounts.services.roles import create_role, delete_role, update_role
+from apps.audit.admin.history import history_panel
 from apps.common.admin import TenantAdmin, verb
 from apps.common.admin.base import model_url
 from apps.common.admin.format import ago, count, plural
+from apps.common.admin.panels import Panel
 
 
 class RoleForm(forms.ModelForm[Role]):
@@ -92,6 +94,10 @@ class RolePages(TenantAdmin):
             "badges": [format_html('<span class="sy-chip">Built in</span>')] if obj.builtin else [],
             "facts": [("slug", obj.slug), ("people", count(obj.people)), ("permissions", ", ".join(obj.permissions) or "none")],
         }
+
+    def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
+        """Return its history."""
+        return [history_panel("role", obj.pk)]
 
     def shows_form(self, request: HttpRequest, obj: Any) -> bool:
         """Show the form where it may be changed."""

@@ -14,8 +14,10 @@ from unfold.enums import ActionVariant
 from apps.accounts import selectors
 from apps.accounts.models import APIKey, Membership, Tenant
 from apps.accounts.services.tenants import activate_tenant, create_tenant, deactivate_tenant, update_tenant
+from apps.audit.admin.history import history_panel
 from apps.common.admin import Ask, ConsoleAdmin, verb
 from apps.common.admin.format import ago, count, plural
+from apps.common.admin.panels import Panel
 from apps.common.admin.states import state_badge
 
 
@@ -105,6 +107,10 @@ class TenantPages(ConsoleAdmin):
                 ("made", ago(obj.created_at)),
             ],
         }
+
+    def panels(self, request: HttpRequest, obj: Any) -> list[Panel]:
+        """Return its history."""
+        return [history_panel("tenant", obj.pk)]
 
     @verb(
         description="Shut",

@@ -10,7 +10,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.accounts import selectors
-from apps.accounts.api.serializers import APIKeyChange, APIKeyIn, APIKeyMade, APIKeyOut, UserChange, UserIn, UserOut
+from apps.accounts.api.serializers import (
+    APIKeyChange,
+    APIKeyIn,
+    APIKeyMade,
+    APIKeyOut,
+    APIKeyRotation,
+    UserChange,
+    UserIn,
+    UserOut,
+)
 from apps.accounts.models import APIKey, Membership, User
 from apps.accounts.services import api_keys, users
 from apps.common.api.serializers import EmptySerializer, take_nothing
@@ -125,6 +134,14 @@ class APIKeysViewSet(TenantViewSet):
         """Change a key."""
         given = APIKeyChange(data=request.data).given()
         return Response(APIKeyOut(api_keys.update_api_key(self.get_object(), **given)).data)
+
+    @extend_schema(request=APIKeyRotation, responses=APIKeyMade)
+    @action(detail=True, methods=["post"])
+    def rotate(self, request: Request, id: str) -> Response:
+        """Give a key a new text, which stands in this answer and nowhere else; the one before is accepted for a while."""
+        given = APIKeyRotation(data=request.data).given()
+        key, text = api_keys.rotate_api_key(self.get_object(), overlap_seconds=given["overlap_seconds"])
+        return Response(APIKeyMade(key, context={"text": text}).data)
 
     @extend_schema(request=EmptySerializer, responses=APIKeyOut)
     @action(detail=True, methods=["post"])

@@ -3,6 +3,7 @@
 from rest_framework import serializers
 
 from apps.accounts.models import APIKey, Membership, Role, Tenant, User
+from apps.accounts.services.api_keys import LONGEST_OVERLAP, MOST_NETWORKS, OVERLAP_SECONDS
 from apps.common.api.serializers import InputSerializer
 
 
@@ -125,12 +126,13 @@ class APIKeyOut(serializers.ModelSerializer[APIKey]):
     owner_username = serializers.CharField(source="owner.username", read_only=True)
     state = serializers.SerializerMethodField()
     scopes = serializers.ListField(child=serializers.CharField(), read_only=True, allow_null=True)
+    allowed_networks = serializers.ListField(child=serializers.CharField(), read_only=True)
 
     class Meta:
         model = APIKey
         fields = (
             "id", "tenant", "name", "prefix", "owner", "owner_username", "state", "inherits_owner", "scopes", "loopback_only",
-            "expires_at", "revoked_at", "last_used_at", "last_used_from", "last_used_client", "created_at", "updated_at",
+            "allowed_networks", "former_prefix", "former_until", "rotated_at", "expires_at", "revoked_at", "last_used_at", "last_used_from", "last_used_client", "created_at", "updated_at",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -162,6 +164,9 @@ class APIKeyIn(InputSerializer):
     inherits_owner = serializers.BooleanField(required=False)
     scopes = serializers.ListField(child=serializers.CharField(max_length=60), required=False, allow_null=True, max_length=200)
     loopback_only = serializers.BooleanField(required=False)
+    allowed_networks = serializers.ListField(
+        child=serializers.CharField(max_length=60), required=False, max_length=MOST_NETWORKS
+    )
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
 
 
@@ -172,4 +177,18 @@ class APIKeyChange(InputSerializer):
     inherits_owner = serializers.BooleanField(required=False)
     scopes = serializers.ListField(child=serializers.CharField(max_length=60), required=False, allow_null=True, max_length=200)
     loopback_only = serializers.BooleanField(required=False)
+    allowed_networks = serializers.ListField(
+        child=serializers.CharField(max_length=60), required=False, max_length=MOST_NETWORKS
+    )
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
+
+
+class APIKeyRotation(InputSerializer):
+    """How long the text that is replaced stays good."""
+
+    overlap_seconds = serializers.IntegerField(
+        min_value=0,
+        max_value=LONGEST_OVERLAP,
+        default=OVERLAP_SECONDS,
+        help_text="The text before it is accepted so much longer.",
+    )

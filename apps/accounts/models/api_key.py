@@ -23,6 +23,17 @@ class APIKey(TenantModel):
     inherits_owner = models.BooleanField(default=False, help_text="Acts with everything its owner may do.")
     scopes = models.JSONField(null=True, blank=True, help_text="Permissions it is narrowed to; empty = not narrowed.")
     loopback_only = models.BooleanField(default=False, help_text="Accepted only from this machine.")
+    allowed_networks = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Networks that it is accepted from (192.0.2.0/24, 2001:db8::/32); empty = from anywhere.",
+    )
+    former_prefix = models.CharField(max_length=8, blank=True, editable=False)
+    """Of the text that the last rotation replaced."""
+    former_digest = models.BinaryField(max_length=32, null=True, unique=True, editable=False)
+    former_until = models.DateTimeField(null=True, editable=False)
+    """Until when that text is accepted beside the new one."""
+    rotated_at = models.DateTimeField(null=True, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)

@@ -1,13 +1,14 @@
 """API keys: made, changed, revoked, and their use noted."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 
 from apps.accounts import selectors
+from apps.accounts.domain import parse_networks
 from apps.accounts.models import APIKey, User
 from apps.accounts.services.rights import (
     acting_user_id,
@@ -27,8 +28,11 @@ from apps.common.events import ControlEvent
 from apps.common.http_address import normalise
 from apps.common.outbox import audit, changed, unit_of_work
 
-CHANGEABLE = ("name", "inherits_owner", "scopes", "expires_at", "loopback_only")
+CHANGEABLE = ("name", "inherits_owner", "scopes", "expires_at", "loopback_only", "allowed_networks")
 """What `update_api_key` takes."""
+OVERLAP_SECONDS, LONGEST_OVERLAP = 86_400, 7 * 86_400
+"""How long a text that was replaced is accepted beside the new one: unless said otherwise, and at most."""
+MOST_NETWORKS = 64
 
 
 def create_api_key(
@@ -39,6 +43,7 @@ def create_api_key(
     scopes: Iterable[str] | None = None,
     expires_at: datetime | None = None,
     loopback_only: bool = False,
+    allowed_networks: Iterable[str] = (),
     text: str | None = None,
 ) -> tuple[APIKey, str]:
     """Make a key in the tenant in force; returns the row and the text, which is never shown again.
@@ -57,6 +62,7 @@ def create_api_key(
             scopes=None if scopes is None else checked_permissions(list(scopes), "scopes"),
             expires_at=expires_at,
             loopback_only=loopback_only,
+            allowed_networks=_networks(allowed_networks),
         )
         _require_for_owner(key)
         _require_no_more_than_own(key)
@@ -78,6 +84,8 @@ def update_api_key(key: APIKey, **fields: Any) -> APIKey:
             raise Conflict("The key has been revoked; make a new one.")
         if fields.get("scopes") is not None:
             fields["scopes"] = checked_permissions(fields["scopes"], "scopes")
+        if "allowed_networks" in fields:
+            fields["allowed_networks"] = _networks(fields["allowed_networks"])
         before, after = apply_fields(key, fields, CHANGEABLE)
         if not after:
             return key
@@ -93,6 +101,40 @@ def update_api_key(key: APIKey, **fields: Any) -> APIKey:
 def rename_api_key(key: APIKey, name: str) -> APIKey:
     """Change a key's name."""
     return update_api_key(key, name=name)
+
+
+def rotate_api_key(key: APIKey, *, overlap_seconds: int = OVERLAP_SECONDS) -> tuple[APIKey, str]:
+    """Give a key a new text; returns the row and the text, which is never shown again.
+
+    The text before it is accepted for `overlap_seconds` more (0 to 7 days), so that its clients can be changed one by one; one that
+    an earlier rotation replaced ends now. Rights, grants, limits and history stay. Raises as `update_api_key` does.
+    """
+    if not 0 <= overlap_seconds <= LONGEST_OVERLAP:
+        message = f"From 0 to {LONGEST_OVERLAP:,} seconds (7 days)."
+        raise ValidationFailed("The overlap is not valid.", errors={"overlap_seconds": [message]})
+    with unit_of_work():
+        key = locked(key)
+        _require_for_owner(key)
+        _require_within_scopes(key)
+        if key.revoked_at is not None:
+            raise Conflict("The key has been revoked; make a new one.")
+        _check(key)
+        moment = now()
+        former = key.prefix, key.digest
+        secret = new_api_key()
+        while APIKey.unscoped.filter(Q(prefix=secret.prefix) | Q(former_prefix=secret.prefix)).exists():
+            secret = new_api_key()
+        key.prefix, key.digest, key.rotated_at = secret.prefix, secret.digest, moment
+        key.former_prefix, key.former_digest, key.former_until = "", None, None
+        if overlap_seconds:
+            (key.former_prefix, key.former_digest), key.former_until = former, moment + timedelta(seconds=overlap_seconds)
+        key.save(
+            update_fields=["prefix", "digest", "rotated_at", "former_prefix", "former_digest", "former_until", "updated_at"]
+        )
+        details = {"before": {"prefix": former[0]}, "after": {"prefix": key.prefix}, "overlap_seconds": overlap_seconds}
+        audit(_event("api_key.rotated", key, details=details))
+        changed("api_key", key.pk, tenant_id=key.tenant_id)
+    return key, secret.text
 
 
 def revoke_api_key(key: APIKey) -> APIKey:
@@ -182,6 +224,16 @@ def _check(key: APIKey, *, expiry: bool = True) -> None:
         )
 
 
+def _networks(given: Iterable[object]) -> list[str]:
+    try:
+        found = parse_networks(given)
+        if len(found) > MOST_NETWORKS:
+            raise ValueError(f"At most {MOST_NETWORKS} networks.")
+    except ValueError as error:
+        raise ValidationFailed("The networks are not valid.", errors={"allowed_networks": [str(error)]}) from None
+    return [str(network) for network in found]
+
+
 def _given(text: str) -> NewKey:
     prefix = parse_prefix(text)
     if prefix is None:
@@ -216,6 +268,7 @@ def _picture(key: APIKey) -> dict[str, Any]:
         "inherits_owner": key.inherits_owner,
         "scopes": key.scopes,
         "loopback_only": key.loopback_only,
+        "allowed_networks": key.allowed_networks,
         "expires_at": key.expires_at.isoformat() if key.expires_at else None,
     }
 

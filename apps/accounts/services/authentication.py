@@ -2,12 +2,16 @@
 
 from typing import NoReturn
 
+from django.db.models import Q
+
+from apps.accounts.domain import is_within, parse_networks
 from apps.accounts.models import APIKey, User
+from apps.common.clock import now
 from apps.common.context import Actor, current_scope, every_tenant
 from apps.common.crypto.tokens import digest_key, parse_prefix
 from apps.common.errors import AuthenticationRequired
 from apps.common.events import ControlEvent
-from apps.common.http_address import is_loopback
+from apps.common.http_address import is_loopback, normalise
 from apps.common.outbox import audit, audit_apart, unit_of_work
 
 _NAME = 64
@@ -24,16 +28,21 @@ def authenticate_key(text: str, *, address: str, origin: str = "rest", request_i
     anonymous = Actor(kind="anonymous", id="", label="", origin=origin, address=address, request_id=request_id)
     if parse_prefix(text) is None:
         _refuse(anonymous, None, "malformed", "This is not an API key of Switchyard (sy_…).")
-    key = APIKey.unscoped.select_related("owner", "tenant").filter(digest=digest_key(text)).first()
+    digest = digest_key(text)
+    key = APIKey.unscoped.select_related("owner", "tenant").filter(Q(digest=digest) | Q(former_digest=digest)).first()
     if key is None:
         _refuse(anonymous, None, "unknown", "The API key is unknown or has been revoked.")
     if key.revoked_at is not None or not key.owner.is_active or not key.tenant.active:
         why = "revoked" if key.revoked_at is not None else "owner-or-tenant-inactive"
         _refuse(anonymous, key, why, "The API key is unknown or has been revoked.")
+    if bytes(key.digest) != digest and (key.former_until is None or key.former_until <= now()):
+        _refuse(anonymous, key, "rotated", "This text of the API key was replaced by a new one, and is no longer accepted.")
     if key.state == "expired":
         _refuse(anonymous, key, "expired", "The API key has expired.")
     if key.loopback_only and not is_loopback(address):
         _refuse(anonymous, key, "not-loopback", "The API key is accepted only from the machine that Switchyard runs on.")
+    if key.allowed_networks and not is_within(address, parse_networks(key.allowed_networks)):
+        _refuse(anonymous, key, "network", f"The API key is not accepted from {normalise(address) or 'this address'}.")
     return key, actor_of_key(key, origin=origin, address=address, request_id=request_id)
 
 

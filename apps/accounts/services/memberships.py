@@ -69,8 +69,8 @@ def _event(event_type: str, action: str, membership: Membership) -> ControlEvent
         event_type=event_type,
         action=action,
         object_kind="membership",
-        object_id=str(membership.pk),
+        object_id=str(membership.user_id),  # about the user, whose history it is part of
         object_label=f"{membership.user.username}: {membership.role.slug}",
         tenant_id=str(membership.tenant_id),
-        details={"user": membership.user.username, "role": membership.role.slug},
+        details={"membership": str(membership.pk), "user": membership.user.username, "role": membership.role.slug},
     )

@@ -120,6 +120,8 @@ def set_password(user: User, password: str | None, *, current: str | None = None
                 )
         _set_password(user, password)
         user.save(update_fields=["password"])
+        if password is None:  # a new one is recorded where Django tells of it
+            audit(_event("user.password_removed", "user.admin", user, {}))
     return user
 
 
@@ -134,7 +136,14 @@ def delete_user(user: User) -> None:
         if user.is_superuser:
             _not_the_last(user)
         revoke_with_owner(APIKey.unscoped.filter(owner=user))
-        audit(_event("user.deleted", "user.delete", user, {"before": {"username": user.username}}))
+        before = {
+            "username": user.username,
+            "email": user.email,
+            "is_staff": user.is_staff,
+            "is_superuser": user.is_superuser,
+            "roles": sorted(Membership.unscoped.filter(user=user).values_list("role__slug", flat=True)),
+        }
+        audit(_event("user.deleted", "user.delete", user, {"before": before}))
         changed("user", user.pk)
         user.delete()
 

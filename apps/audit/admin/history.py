@@ -2,14 +2,20 @@
 
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django.urls import reverse
 
 from apps.audit import selectors
 from apps.audit.admin.words import CALL_STEPS, Told, tell
 from apps.common.admin.panels import Panel
+from apps.common.authorise import decide
+from apps.common.context import current_scope
 
 SHOWN = 25
+"""Events of a page."""
+_ALSO = {"user": ("membership",)}
+"""Kinds whose events are about another kind's object: what roles a user has."""
 LOOKED_AT = 300
 """Events among which equal problems are counted."""
 BAD = ("error", "failed", "refused", "unknown")
@@ -17,18 +23,27 @@ BAD = ("error", "failed", "refused", "unknown")
 
 
 def history_panel(kind: str, object_id: object, *, title: str = "History") -> Panel:
-    """Return the last events about an object that the scope in force may see, as the last panel of its page."""
-    return Panel(
-        "history",
-        title,
-        "console/panels/timeline.html",
-        {
-            "events": [tell(row) for row in selectors.timeline(kind, object_id, limit=SHOWN)],
-            "more": f"{reverse('admin:audit_auditevent_changelist')}?object_kind={kind}&object_id={object_id}",
-            "empty": "Nothing has been recorded about it yet.",
-        },
-        90,
-    )
+    """Return the events about an object that the scope in force may see, page by page, as the last panel of its page."""
+    scope = current_scope()
+    context = {
+        "more": f"{reverse('admin:audit_auditevent_changelist')}?object_kind={kind}&object_id={object_id}",
+        "empty": "Nothing has been recorded about it "
+        + ("in this tenant yet." if scope is not None and scope.tenant_id is not None else "yet."),
+    }
+    if decide("audit.read", tenant_id=scope.tenant_id if scope else None).allowed:
+        context |= history_context(kind, object_id)
+    else:
+        context |= {"more": "", "empty": "You may not read the audit log."}
+    return Panel("history", title, "console/panels/timeline.html", context, 90)
+
+
+def history_context(kind: str, object_id: object, cursor: str | None = None) -> dict[str, Any]:
+    """Return a page of an object's events and the address of the next one. Raises ValidationFailed for a cursor that is none."""
+    page = selectors.object_events((kind, *_ALSO.get(kind, ())), object_id, cursor=cursor, limit=SHOWN)
+    older = ""
+    if page.next_cursor:
+        older = f"{reverse('admin:audit_history', args=(kind, object_id))}?{urlencode({'cursor': page.next_cursor})}"
+    return {"events": [tell(row) for row in page.events], "older": older}
 
 
 def told(limit: int, *, since: datetime | None = None, with_details: bool = True, **filters: Any) -> list[Told]:

@@ -1,7 +1,11 @@
 """The audit log in the API: search, one event, the story of a call, verification."""
 
+import json
+
+from django.http import StreamingHttpResponse
 from drf_spectacular.helpers import forced_singular_serializer
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -10,9 +14,13 @@ from rest_framework.utils.urls import replace_query_param
 from rest_framework.viewsets import ViewSet
 
 from apps.audit import selectors
-from apps.audit.api.serializers import EventPageOut, EventQuery, VerificationOut, WholeEventOut
+from apps.audit.api.serializers import EventPageOut, EventQuery, ExportQuery, VerificationOut, WholeEventOut
+from apps.audit.formats import FORMATS
+from apps.audit.services.export import Export
+from apps.audit.services.reads import note_payloads_read
 from apps.audit.services.verify import verify_log
 from apps.common.api.serializers import InputSerializer
+from apps.common.api.streaming import stream
 from apps.common.api.views import ScopedAPIView
 from apps.common.authorise import require
 from apps.common.context import current_scope
@@ -23,6 +31,18 @@ class VerifyIn(InputSerializer):
     """How thoroughly."""
 
     columns = serializers.BooleanField(required=False, help_text="False leaves out the comparison of the search columns.")
+    checkpoints = serializers.ListField(
+        child=serializers.JSONField(),
+        required=False,
+        max_length=20_000,
+        help_text="Signed checkpoints that were kept elsewhere, as objects or as lines of text, to hold the log against.",
+    )
+    public_keys = serializers.ListField(
+        child=serializers.CharField(max_length=100),
+        required=False,
+        max_length=20,
+        help_text="Keys to trust instead of the installation's own, base64url.",
+    )
 
 
 class AuditEventsViewSet(ScopedAPIView, ViewSet):
@@ -40,12 +60,14 @@ class AuditEventsViewSet(ScopedAPIView, ViewSet):
         require("audit.read", tenant_id=scope.tenant_id if scope else None, kind="audit")
 
     def known_parameters(self) -> frozenset[str]:
-        """Return the filters of the list."""
+        """Return the filters of the list, which are those of an export too."""
+        if self.action == "export":
+            return frozenset(ExportQuery().fields)
         return frozenset(EventQuery().fields) if self.action == "list" else frozenset()
 
     @extend_schema(parameters=[EventQuery], responses=forced_singular_serializer(EventPageOut))  # type: ignore[no-untyped-call]
     def list(self, request: Request) -> Response:
-        """Search the log."""
+        """Search the log. A page may hold fewer events than asked for, or none, while `next` leads on."""
         query = EventQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
         page = selectors.events(**query.validated_data)
@@ -54,8 +76,10 @@ class AuditEventsViewSet(ScopedAPIView, ViewSet):
 
     @extend_schema(parameters=[OpenApiParameter("id", str, "path", description="`<writer>-<seq>`.")], responses=WholeEventOut)
     def retrieve(self, request: Request, id: str) -> Response:
-        """Return one event with its details and its place in the chain."""
-        return Response(WholeEventOut(selectors.event(id)).data)
+        """Return one event with its details and its place in the chain. Where it shows what a call carried, the look is recorded."""
+        found = selectors.event(id)
+        note_payloads_read([found])
+        return Response(WholeEventOut(found).data)
 
     @extend_schema(
         parameters=[OpenApiParameter("call_id", str, "path")],
@@ -64,14 +88,36 @@ class AuditEventsViewSet(ScopedAPIView, ViewSet):
     )
     @action(detail=False, methods=["get"], url_path="calls/(?P<call_id>[0-9a-f-]{36})")
     def calls(self, request: Request, call_id: str) -> Response:
-        """Return every event of one call, in the order in which they were written."""
-        return Response(WholeEventOut(selectors.call_story(call_id), many=True).data)
+        """Return every event of one call, in the order in which they were written. Where they show what it carried, the look is recorded."""
+        found = selectors.call_story(call_id)
+        note_payloads_read(found)
+        return Response(WholeEventOut(found, many=True).data)
+
+    @extend_schema(
+        parameters=[ExportQuery],
+        responses={
+            (200, one.content_type.partition(";")[0]): OpenApiResponse(OpenApiTypes.BINARY, "One event a line, newest first.")
+            for one in FORMATS.values()
+        },
+        operation_id="audit_export",
+    )
+    @action(detail=False, methods=["get"], url_path="export")
+    def export(self, request: Request) -> StreamingHttpResponse:
+        """Return every event that fits, as CSV, JSON lines or OCSF; streamed. What was taken, and how many rows, is an event itself."""
+        query = ExportQuery(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        filters = dict(query.validated_data)
+        export = Export(filters.pop("format"), filters)
+        return stream(request._request, export.chunks(), content_type=export.format.content_type, filename=export.filename)
 
     @extend_schema(request=VerifyIn, responses=VerificationOut)
     @action(detail=False, methods=["post"])
     def verify(self, request: Request) -> Response:
         """Check every chain of the log now; names the first bad row. Superusers only."""
-        return Response(VerificationOut(verify_log(**VerifyIn(data=request.data).given())).data)
+        given = VerifyIn(data=request.data).given()
+        if (documents := given.pop("checkpoints", None)) is not None:
+            given["checkpoints"] = [one if isinstance(one, str) else json.dumps(one) for one in documents]
+        return Response(VerificationOut(verify_log(**given)).data)
 
     @extend_schema(responses=WholeEventOut, operation_id="audit_last_verification")
     @action(detail=False, methods=["get"], url_path="last-verification")

@@ -4,6 +4,8 @@ from typing import Any
 
 from rest_framework import serializers
 
+from apps.audit.formats import FORMATS
+
 
 class EventOut(serializers.Serializer[Any]):
     """One event. Details and digests only where the whole event was asked for."""
@@ -55,16 +57,14 @@ class EventPageOut(serializers.Serializer[Any]):
     results = EventOut(many=True)
 
 
-class EventQuery(serializers.Serializer[Any]):
-    """How events are filtered."""
+class FilterQuery(serializers.Serializer[Any]):
+    """How events are filtered, in lists and exports."""
 
     since = serializers.DateTimeField(required=False, help_text="Inclusive.")
     until = serializers.DateTimeField(required=False, help_text="Exclusive.")
     text = serializers.CharField(
         required=False, max_length=200, help_text="The beginning of an actor, object, server, tool or id."
     )
-    cursor = serializers.CharField(required=False, max_length=400)
-    limit = serializers.IntegerField(required=False, min_value=1, max_value=200)
     event_type = serializers.CharField(required=False, max_length=40, help_text="One that ends with a dot is a prefix.")
     tenant = serializers.UUIDField(required=False, help_text="Id; events above tenants have none.")
     actor_kind = serializers.CharField(required=False, max_length=12)
@@ -90,11 +90,35 @@ class EventQuery(serializers.Serializer[Any]):
         return str(value)
 
 
+class EventQuery(FilterQuery):
+    """A page of the list."""
+
+    cursor = serializers.CharField(required=False, max_length=400)
+    limit = serializers.IntegerField(required=False, min_value=1, max_value=200)
+
+
+class ExportQuery(FilterQuery):
+    """What is taken away, and in which form."""
+
+    format = serializers.ChoiceField(choices=sorted(FORMATS))
+
+
 class ChainProblemOut(serializers.Serializer[Any]):
     """What is wrong with a chain, and at which row."""
 
     event_id = serializers.CharField()
     what = serializers.CharField()
+
+
+class CheckpointReportOut(serializers.Serializer[Any]):
+    """What the checkpoints were like that the chains were held against."""
+
+    read = serializers.IntegerField()
+    first = serializers.IntegerField(allow_null=True)
+    last = serializers.IntegerField(allow_null=True)
+    last_time = serializers.CharField(allow_null=True)
+    longest_gap_seconds = serializers.FloatField(allow_null=True)
+    unreadable_lines = serializers.IntegerField()
 
 
 class VerificationOut(serializers.Serializer[Any]):
@@ -104,6 +128,56 @@ class VerificationOut(serializers.Serializer[Any]):
     rows = serializers.IntegerField()
     seconds = serializers.FloatField()
     columns = serializers.BooleanField()
+    mode = serializers.CharField(help_text="What was compared, in words.")
+    payloads_gone = serializers.IntegerField(help_text="Rows whose payload went by retention; an event accounts for each.")
+    removals = serializers.ListField(child=serializers.CharField(), help_text="The last events that account for them.")
+    checkpoints = CheckpointReportOut(allow_null=True)
     first_bad = serializers.CharField(allow_null=True)
     what = serializers.CharField(allow_null=True)
     problems = ChainProblemOut(many=True)
+
+
+class CheckpointOut(serializers.Serializer[Any]):
+    """A signed checkpoint, as it was signed."""
+
+    number = serializers.IntegerField()
+    time = serializers.DateTimeField()
+    key = serializers.CharField(help_text="Id of the key that signed it.")
+    document = serializers.CharField(source="line", help_text="The signed line of JSON, byte for byte.")
+
+
+class CheckpointKeyOut(serializers.Serializer[Any]):
+    """The public half of a key that signs checkpoints."""
+
+    id = serializers.CharField()
+    public_key = serializers.CharField(help_text="Ed25519, base64url.")
+    newest = serializers.BooleanField(help_text="It signs now.")
+
+
+class TargetOut(serializers.Serializer[Any]):
+    """How one place outside stands."""
+
+    name = serializers.CharField()
+    delivered = serializers.IntegerField()
+    delivered_at = serializers.DateTimeField(allow_null=True)
+    waiting = serializers.IntegerField()
+    failing_since = serializers.DateTimeField(allow_null=True)
+    error = serializers.CharField()
+
+
+class CheckpointStatusOut(serializers.Serializer[Any]):
+    """How the checkpoints stand."""
+
+    number = serializers.IntegerField()
+    made_at = serializers.DateTimeField(allow_null=True)
+    key = serializers.CharField()
+    degraded = serializers.CharField(help_text="What is wrong; empty when nothing is.")
+    targets = TargetOut(many=True)
+
+
+class RetentionRuleOut(serializers.Serializer[Any]):
+    """How long the payloads of a family of events stay."""
+
+    family = serializers.CharField()
+    tenant = serializers.CharField(help_text="Id; empty for every tenant without a rule of its own.")
+    days = serializers.IntegerField()

@@ -7,8 +7,8 @@ from apps.audit.selectors.events import (
     events,
     filtered,
     last_verification,
+    object_events,
     scoped_events,
-    timeline,
 )
 from apps.audit.selectors.lately import counted_lately
 from apps.audit.selectors.statistics import call_series, call_statistics, call_totals, span_for
@@ -24,7 +24,7 @@ __all__ = (
     "events",
     "filtered",
     "last_verification",
+    "object_events",
     "scoped_events",
     "span_for",
-    "timeline",
 )

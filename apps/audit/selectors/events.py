@@ -2,10 +2,13 @@
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from django.conf import settings
+from django.db import connections
 from django.db.models import Q, QuerySet
 
 from apps.audit.domain import EventFacts, EventPage, parse_event_name
@@ -16,6 +19,8 @@ from apps.common.errors import NotFound, TenantRequired, ValidationFailed
 
 _FACTS = ("id", "event_type", "time", *FIELDS[2:29])
 MAX_PAGE = 500
+LOOKED_AT = 10_000
+"""Rows that one page looks at where no index leads to them: some tens of milliseconds."""
 FILTERS = (
     "actor_kind", "actor_id", "actor", "origin", "action", "event_type", "object_kind", "object_id", "server", "tool", "outcome",
     "error_type", "call_id", "request_id", "session", "trace", "task", "revision",
@@ -56,21 +61,28 @@ def events(
     `since` is inclusive, `until` exclusive; `text` is the beginning of an actor, object, server, tool, event type, call id or
     agent, or an event id; `who` is the beginning of an actor's name; with `details` each
     event has its details; `filters` name columns of `FILTERS` (an `event_type` that ends with `.` is a prefix).
-    Raises ValidationFailed for an unknown filter or a cursor that is none.
+    Where no index leads to what is asked for, a page looks at 10,000 rows and no more: it may then hold fewer events than `limit`, or
+    none, and its cursor leads on. Raises ValidationFailed for an unknown filter or a cursor that is none.
     """
-    rows = filtered(scoped_events(), tenant=tenant, since=since, until=until, text=text, who=who, **filters)
-    limit = max(1, min(limit, MAX_PAGE))
+    base = filtered(scoped_events(), tenant=tenant, since=since, until=until)
     if cursor:
-        time, identity = _read_cursor(cursor)
-        rows = rows.filter(Q(time__lt=time) | Q(time=time, id__lt=identity))
+        base = _after(base, *_read_cursor(cursor))
+    rows = filtered(base, text=text, who=who, **filters)
+    limit = max(1, min(limit, MAX_PAGE))
+    end = None
+    if _is_scan(one_tenant=tenant is not None or scoped_tenant() is not None, text=text, who=who, **filters):
+        end = base.order_by("-time").values_list("time", flat=True)[LOOKED_AT : LOOKED_AT + 1].first()
+        if end is not None:
+            rows = rows.filter(time__gte=end)
     found = (
         [_with_details(row) for row in rows.defer(None)[: limit + 1]]
         if details
         else [EventFacts(*row) for row in rows.values_list(*_FACTS)[: limit + 1]]
     )
     page = found[:limit]
-    following = _write_cursor(page[-1]) if len(found) > limit else None
-    return EventPage(tuple(page), following)
+    if len(found) > limit:
+        return EventPage(tuple(page), _write_cursor(page[-1].time, page[-1].event_id))
+    return EventPage(tuple(page), _write_cursor(end, "0-0") if end is not None else None)
 
 
 def filtered(
@@ -104,6 +116,8 @@ def filtered(
         rows = rows.filter(time__gte=since)
     if until is not None:
         rows = rows.filter(time__lt=until)
+    if filters.get("object_id") and not filters.get("call_id"):
+        rows = rows.filter(call_id__isnull=True)  # no row of a call carries it, and the index on objects leaves them out
     if text:
         matches = Q(*((f"{name}__startswith", text) for name in _SEARCHED), _connector=Q.OR)
         identity = parse_event_name(text)
@@ -120,10 +134,17 @@ def event(event_id: str | int) -> EventFacts:
     return _chained([row])[0]
 
 
-def timeline(object_kind: str, object_id: object, *, limit: int = 100) -> tuple[EventFacts, ...]:
-    """Return what was done to an object, newest first, with details. Calls of a tool are found by `events(tool=…)`."""
-    rows = scoped_events().defer(None).filter(object_kind=object_kind, object_id=str(object_id), call_id__isnull=True)
-    return tuple(_with_details(row) for row in rows[:limit])
+def object_events(kinds: Sequence[str], object_id: object, *, cursor: str | None = None, limit: int = 25) -> EventPage:
+    """Return a page of what was done to an object, newest first, with details; `kinds` are those under which it is recorded.
+
+    Raises ValidationFailed for a cursor that is none. Calls of a tool are found by `events(tool=…)`.
+    """
+    rows = scoped_events().defer(None).filter(object_kind__in=kinds, object_id=str(object_id), call_id__isnull=True)
+    if cursor:
+        rows = _after(rows, *_read_cursor(cursor))
+    found = [_with_details(row) for row in rows[: limit + 1]]
+    page = found[:limit]
+    return EventPage(tuple(page), _write_cursor(page[-1].time, page[-1].event_id) if len(found) > limit else None)
 
 
 def call_story(call_id: str) -> tuple[EventFacts, ...]:
@@ -167,8 +188,29 @@ def _details(row: AuditEvent) -> dict[str, Any] | None:
         return {"unreadable": "the stored bytes are not an audit record; run a verification"}
 
 
-def _write_cursor(row: EventFacts) -> str:
-    text = f"{row.time.astimezone(UTC).isoformat()}|{row.event_id}"
+def _after(rows: "QuerySet[AuditEvent]", time: datetime, identity: int) -> "QuerySet[AuditEvent]":
+    """Narrow to what comes after a place; the second condition is the one that an index can begin with."""
+    return rows.filter(Q(time__lt=time) | Q(time=time, id__lt=identity), time__lte=time)
+
+
+def _is_scan(*, one_tenant: bool, **filters: Any) -> bool:
+    """Tell whether rows must be read one by one to find these: there are filters, and none that an index leads to."""
+    given = {name: value for name, value in filters.items() if value not in (None, "")}
+    if not given or "call_id" in given or {"object_kind", "object_id"} <= given.keys():
+        return False
+    if connections[settings.AUDIT_DATABASE].vendor != "postgresql":
+        return True
+    if given.keys() & {"actor_id", "trace"}:
+        return False
+    if one_tenant:  # of a name or an outcome that others have too, a tenant's own rows may be few and far between
+        return True
+    outcome = given.get("outcome")
+    trouble = outcome is not None and "ok" not in ([outcome] if isinstance(outcome, str) else outcome)
+    return not (trouble or given.keys() & {"server", "tool"})
+
+
+def _write_cursor(time: datetime, event_id: str) -> str:
+    text = f"{time.astimezone(UTC).isoformat()}|{event_id}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

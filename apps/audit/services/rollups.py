@@ -13,8 +13,9 @@ from django.conf import settings
 from django.db import connections, transaction
 
 from apps.audit.domain import DURATION_BOUNDS_US, DURATION_CLASSES, SEQ_BITS
-from apps.audit.models import AuditHead, CallRollup, RollupCursor
+from apps.audit.models import AuditHead, AuditRemoval, CallRollup, RollupCursor
 from apps.common.clock import now
+from apps.common.errors import Conflict
 
 MINUTES_KEPT = timedelta(hours=48)
 HOURS_KEPT = timedelta(days=90)
@@ -82,7 +83,12 @@ def roll_up_all() -> int:
 
 
 def rebuild() -> int:
-    """Throw the roll-ups away and make them anew from the log; return how many rows were looked at."""
+    """Throw the roll-ups away and make them anew from the log; return how many rows were looked at.
+
+    Raises Conflict when payloads of calls have gone by retention: the figures would lack them.
+    """
+    if AuditRemoval.objects.exists():
+        raise Conflict("Payloads have gone by retention: figures made anew from the log would lack them.")
     with transaction.atomic():
         RollupCursor.objects.update(seq=0)
         CallRollup.objects.all().delete()

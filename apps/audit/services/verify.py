@@ -1,41 +1,37 @@
 """The check of the log: walks every chain over its stored bytes and names the first row that is not as it was written.
 
 Rows are read in short statements of their own, so a check never holds back the writers, and up to the head that was read first,
-so what is committed meanwhile does not matter. What only a signature outside the machine can show (a tail cut together with
-its head and all roll-ups) is not found here.
+so what is committed meanwhile does not matter. Each chain is held against signed checkpoints: those that are kept here, and, where they
+are given, those that were kept elsewhere, which somebody who owns this machine could not change.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 
 from django.conf import settings
 from django.db import connections
 
+from apps.audit.checkpoints.keys import CheckpointKeys
 from apps.audit.domain import SEQ_BITS, SEQ_MASK, Problem, VerificationReport, WriterState, event_name
 from apps.audit.models import AuditHead, RollupCursor
-from apps.audit.services.columns import COLUMNS, difference
+from apps.audit.services.checkpoints import configured_keys
+from apps.audit.services.columns import difference
+from apps.audit.services.gone import GonePayloads
+from apps.audit.services.marks import Marks, given_marks, own_marks
+from apps.audit.services.reading import chunks
 from apps.audit.sink.record import FORM, GENESIS, link
 from apps.common import authorise
 from apps.common.clock import monotonic
+from apps.common.errors import ValidationFailed
 from apps.common.events import ControlEvent
 from apps.common.outbox import audit, unit_of_work
 
 Progress = Callable[[int, int], None]
 """Called with the rows read and the rows there are, every few thousand rows."""
 
-_ROWS = 4_000
-_READ = """
-SELECT c.id, c.writer, c.seq, c.previous, c.digest, c.form, e.body{columns}
-FROM audit_chain c LEFT JOIN audit_event e ON e.id = c.id WHERE c.id > %s AND c.id <= %s ORDER BY c.id LIMIT {rows}
-"""
 _END = """
 SELECT h.seq, h.digest, (SELECT max(id) FROM audit_chain WHERE id >= %s AND id <= %s),
 (SELECT max(id) FROM audit_event WHERE id >= %s AND id <= %s) FROM audit_head h WHERE h.writer = %s
-"""
-_COUNT = "SELECT count(*) FROM audit_event WHERE id > %s AND id <= %s"
-_STRANGER = """
-SELECT min(e.id) FROM audit_event e LEFT JOIN audit_chain c ON c.id = e.id WHERE e.id > %s AND e.id <= %s AND c.id IS NULL
 """
 
 
@@ -45,15 +41,27 @@ class _Bad(Exception):
         self.problem = Problem(event_name(event_id), what)
 
 
-def verify_log(*, columns: bool = True, progress: Progress | None = None) -> VerificationReport:
+def verify_log(
+    *,
+    columns: bool = True,
+    progress: Progress | None = None,
+    checkpoints: Iterable[str] | None = None,
+    public_keys: Iterable[str] = (),
+) -> VerificationReport:
     """Check every chain, note the result as an `audit.verified` event, and return it.
 
     `columns` compares the columns beside the stored bytes, which lists and filters show, with them; without, it is about three
-    times as fast and says nothing of what they show. Needs the permission
-    `audit.admin`, which superusers have. Raises PermissionDenied.
+    times as fast and says nothing of what they show. `checkpoints` are lines kept elsewhere; they must be signed by a key of this
+    installation, or, where any are given, by one of `public_keys` (base64url). Needs the permission
+    `audit.admin`, which superusers have. Raises PermissionDenied, ValidationFailed.
     """
     authorise.require("audit.admin", tenant_id=None, kind="audit", object_id="log", label="audit log")
-    report = check_log(columns=columns, progress=progress)
+    texts = list(public_keys)
+    try:
+        keys = CheckpointKeys.trusting(texts) if texts else None
+    except ValueError as error:
+        raise ValidationFailed(f"A public key cannot be read: {error}.", errors={"public_keys": [str(error)]}) from error
+    report = check_log(columns=columns, progress=progress, checkpoints=checkpoints, keys=keys)
     with unit_of_work():
         audit(
             ControlEvent(
@@ -63,15 +71,26 @@ def verify_log(*, columns: bool = True, progress: Progress | None = None) -> Ver
                 object_id="log",
                 object_label="audit log",
                 outcome="ok" if report.ok else "failed",
-                details=asdict(report),
+                details=asdict(replace(report, writers=report.writers[:100])),
             )
         )
     return report
 
 
-def check_log(*, columns: bool = True, progress: Progress | None = None) -> VerificationReport:
-    """Check every chain and return what was found; leaves no trace."""
+def check_log(
+    *,
+    columns: bool = True,
+    progress: Progress | None = None,
+    checkpoints: Iterable[str] | None = None,
+    keys: CheckpointKeys | None = None,
+) -> VerificationReport:
+    """Check every chain and return what was found; leaves no trace. See `verify_log`."""
     started = monotonic()
+    # checkpoints first: none of them can name what the heads, read after, do not have
+    own = own_marks(configured_keys())
+    given = given_marks(checkpoints, keys or configured_keys()) if checkpoints is not None else None
+    marks = [one for one in (own, given) if one is not None]
+    gone = GonePayloads()
     heads = {head.writer: head for head in AuditHead.objects.order_by("writer")}
     known = dict(RollupCursor.objects.values_list("writer", "seq"))
     total = sum(head.seq for head in heads.values())
@@ -85,13 +104,15 @@ def check_log(*, columns: bool = True, progress: Progress | None = None) -> Veri
         if progress is not None:
             progress(rows, total)
 
-    for writer in sorted({*heads, *_writers_with_rows(), *range(max([*heads, *known], default=-1) + 1)}):
+    marked = {writer for one in marks for writer in one.writers}
+    highest = max([*heads, *known], default=-1)
+    for writer in sorted({*heads, *marked, *_writers_with_rows(), *range(highest + 1)}):
         try:
             head = heads.get(writer)
             if head is None:
                 raise _Bad(_last(writer), "the head of this chain is missing")
             before = rows
-            _check_chain(head, columns, advance)
+            _check_chain(head, columns, advance, gone, marks)
             _check_end(head)
             if known.get(writer, 0) > head.seq:
                 raise _Bad(
@@ -101,40 +122,73 @@ def check_log(*, columns: bool = True, progress: Progress | None = None) -> Veri
             states.append(WriterState(writer, rows - before, head.seq, bytes(head.digest).hex()))
         except _Bad as bad:
             problems.append(bad.problem)
-    return VerificationReport(not problems, rows, monotonic() - started, columns, tuple(states), tuple(problems))
+    for one in marks:
+        problems += one.report.problems if one.report is not None else []
+    shown = given if given is not None else own
+    return VerificationReport(
+        not problems,
+        rows,
+        monotonic() - started,
+        columns,
+        tuple(states),
+        tuple(problems),
+        payloads_gone=gone.count,
+        removals=tuple(gone.events[-20:]) if gone.count else (),
+        checkpoints=asdict(shown.report) if shown.report is not None else None,
+    )
 
 
-def _check_chain(head: AuditHead, columns: bool, advance: Callable[[int], None]) -> None:
+def _check_chain(
+    head: AuditHead, columns: bool, advance: Callable[[int], None], gone: GonePayloads, marks: list[Marks]
+) -> None:
     writer, base = head.writer, head.writer << SEQ_BITS
     seq, previous = 0, GENESIS
-    for first, last, rows in _chunks(base, base | head.seq, columns):
-        for row in rows:
-            identity, row_writer, row_seq, row_previous, digest, form, body = row[:7]
+    for last, chain, events in chunks(base | 1, base | head.seq, columns=columns):
+        stored = {row[0]: row for row in events}
+        met = 0
+        for identity, row_writer, row_seq, form, row_previous, digest in chain:
             seq += 1
             if identity != base | seq:
                 raise _Bad(base | seq, f"the row is missing; the next one is {event_name(identity)}")
-            if row_writer != writer or row_seq != seq:
+            if row_seq != seq or row_writer != writer:
                 raise _Bad(identity, f"its place in the chain was altered: it says writer {row_writer}, seq {row_seq}")
             if form != FORM:
                 raise _Bad(identity, f"its form {form} is not known")
-            if bytes(row_previous) != previous:
+            if row_previous != previous:
                 raise _Bad(identity, "the digest it names for the row before it was altered, or that row was")
-            if body is None:
-                raise _Bad(identity, "its payload is missing and no retention event accounts for that")
-            previous = link(writer, seq, previous, bytes(body))
-            if previous != bytes(digest):
+            event = stored.get(identity)
+            if event is None:
+                if not gone.covers(writer, seq):
+                    raise _Bad(identity, "its payload is missing and no retention event accounts for that")
+                gone.count += 1
+                previous = bytes(digest)
+                continue
+            met += 1
+            previous = link(writer, seq, previous, event[1])
+            if previous != digest:
                 raise _Bad(
                     identity, "its stored bytes do not give its digest: the payload, the digest or the order was altered"
                 )
-            if columns and (name := difference(row[7:], bytes(body))):
+            if columns and (name := difference(event[2:], event[1])):
                 raise _Bad(identity, f"its column {name} does not say what its stored bytes say")
-        if _value(_COUNT, [first, last]) != len(rows):
-            stranger = _value(_STRANGER, [first, last])
-            if stranger is not None:
-                raise _Bad(stranger, "the event has no place in the chain: it was inserted, or its chain row was removed")
-        advance(len(rows))
-    if seq < head.seq:
-        raise _Bad(base | seq + 1, f"the end of the chain is cut off: the head is at {head.seq}")
+        if met != len(events):
+            stranger = min(stored.keys() - {row[0] for row in chain})
+            raise _Bad(stranger, "the event has no place in the chain: it was inserted, or its chain row was removed")
+        if base | seq != last:
+            following = _value("SELECT min(id) FROM audit_chain WHERE id > %s AND id <= %s", [base | seq, base | head.seq])
+            if following is not None:
+                raise _Bad(base | seq + 1, f"the row is missing; the next one is {event_name(following)}")
+            raise _Bad(base | seq + 1, f"the end of the chain is cut off: the head is at {head.seq}")
+        for one in marks:
+            if (found := one.differing(writer, chain)) is not None:
+                raise _Bad(
+                    found[0], f"checkpoint {found[1]} says another digest: the chain was written anew, up to here at least"
+                )
+        advance(len(chain))
+    for one in marks:
+        if (found := one.beyond(writer, seq)) is not None:
+            what = f"the end of the chain is cut off: checkpoint {found[1]} was signed when it ended at row {found[0]}"
+            raise _Bad(base | seq + 1, what)
     if previous != bytes(head.digest):
         raise _Bad(base | max(seq, 1), "the head does not name the digest of its row: the head or the row was altered")
 
@@ -153,19 +207,6 @@ def _check_end(head: AuditHead) -> None:
         raise _Bad(lowest | seq + 1, f"rows stand after the head of the chain, up to {event_name(max(beyond))}")
     if seq < head.seq:
         raise _Bad(lowest | seq + 1, "the head went back while the chain was read")
-
-
-def _chunks(base: int, end: int, columns: bool) -> Iterator[tuple[int, int, list[tuple[Any, ...]]]]:
-    """Give the rows of a chain in order, some thousand at a time, each with the range of ids that it covers."""
-    statement = _READ.format(rows=_ROWS, columns="".join(f", e.{name}" for name in COLUMNS) if columns else "")
-    after = base - 1
-    while after < end:
-        with connections[settings.AUDIT_DATABASE].cursor() as cursor:
-            cursor.execute(statement, [after, end])
-            rows = cursor.fetchall()
-        last = rows[-1][0] if len(rows) == _ROWS else end
-        yield after, last, rows
-        after = last
 
 
 def _writers_with_rows() -> set[int]:

@@ -54,6 +54,12 @@ STATES: dict[str, Look] = {
     "lost": Look("Lost", "cancel", "bad"),
     "not-offered": Look("Not offered", "remove_circle", "outline"),
     "not-asked": Look("Not asked for", "do_not_disturb_on", "muted"),
+    # OAuth connections with servers.
+    "connected": Look("Connected", "link", "good"),
+    "expiring": Look("Expires soon", "schedule", "warn"),
+    "expired-connection": Look("Expired", "timer_off", "bad"),
+    "wanting": Look("Wants more scope", "lock_open", "warn"),
+    "not-connected": Look("Not connected", "link_off", "violet"),
     # Processes.
     "running": Look("Running", "play_circle", "good"),
     "stale": Look("Not seen lately", "help", "outline"),

@@ -20,6 +20,7 @@ from apps.common.errors import (
     NotFound,
     NotReady,
     PermissionDenied,
+    RateLimited,
     SwitchyardError,
     TooLarge,
     UnsupportedMediaType,
@@ -36,12 +37,6 @@ class NotAcceptable(SwitchyardError):
     """None of the forms that the caller takes can be given."""
 
     slug, title, status, jsonrpc_code = "not-acceptable", "Not acceptable", 406, -32600
-
-
-class RateLimited(SwitchyardError):
-    """Too many requests; `retry_after` seconds."""
-
-    slug, title, status, jsonrpc_code = "rate-limited", "Too many requests", 429, -32600
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:

@@ -70,9 +70,16 @@ class HttpClient:
         self._reaper: asyncio.TimerHandle | None = None
 
     async def request(
-        self, method: str, url: URL, *, headers: RequestHeaders, body: bytes | None = None, limits: Limits = DEFAULT_LIMITS
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: RequestHeaders,
+        body: bytes | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        extra: bytes = b"",
     ) -> HttpResponse:
-        """Send a request and return the answer as soon as its headers are there.
+        """Send a request and return the answer as soon as its headers are there; `extra` are whole header lines that change often.
 
         Raises AddressRefused; UpstreamUnavailable, where certainly nothing was sent; UpstreamDied, UpstreamTimeout or
         UpstreamProtocolError, where the request may have arrived.
@@ -81,6 +88,8 @@ class HttpClient:
             raise UpstreamUnavailable("The client is closed.")
         place = self._places.get(url) or self._place(url)
         head = headers.head(method, url, place[2])
+        if extra:
+            head += extra
         message = head + b"\r\n" if body is None else b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
         connection = self._take(place[0])
         if connection is None:

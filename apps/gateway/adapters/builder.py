@@ -8,6 +8,7 @@ from typing import Any
 from django.db import close_old_connections
 
 from apps.accounts import selectors as accounts
+from apps.accounts.domain import KeyFacts
 from apps.common.context import every_tenant
 from apps.common.events import CHANGED
 from apps.common.follower import OutboxNotice
@@ -23,6 +24,7 @@ from apps.gateway.plane.snapshot import (
     with_changes,
 )
 from apps.gateway.plane.store import SnapshotStore
+from apps.gateway.selectors import plane_limits
 from apps.servers import selectors as servers
 from apps.tools import selectors as tools
 from apps.tools.domain.facts import DefinitionFacts
@@ -41,7 +43,7 @@ class SnapshotBuilder:
         """Read everything and put it in force."""
         with self._lock, every_tenant():
             try:
-                self._store.swap(self._read_all())
+                self._store.swap(self.read_all())
             finally:
                 close_old_connections()
 
@@ -59,7 +61,8 @@ class SnapshotBuilder:
             finally:
                 close_old_connections()
 
-    def _read_all(self) -> Snapshot:
+    def read_all(self) -> Snapshot:
+        """Return the picture of all that is committed, without putting it in force; the caller opens the scope (`every_tenant()`)."""
         by_server: dict[str, list[DefinitionFacts]] = {}
         for row in tools.plane_definitions(None):
             by_server.setdefault(row.server_id, []).append(row)
@@ -75,8 +78,9 @@ class SnapshotBuilder:
             tenants={facts.id: facts for facts in accounts.plane_tenants(None)},
             users={facts.id: facts for facts in accounts.plane_users(None)},
             keys=keys,
-            key_digests={facts.id: digest for digest, facts in keys.items()},
+            key_digests=_digests(keys.values()),
             grants=_by_subject(tools.plane_grants(None)),
+            limits=plane_limits(),
             **_layout(entries, toolsets),
         )
 
@@ -87,12 +91,14 @@ class SnapshotBuilder:
         if ids := changed.get("user"):
             parts["users"] = _replaced(before.users, ids, {one.id: one for one in accounts.plane_users(ids)})
         if ids := changed.get("api_key"):
-            found = {one.id: one for one in accounts.plane_keys(ids)}
-            gone = {before.key_digests[id] for id in ids if id in before.key_digests}
-            parts["keys"] = _replaced(before.keys, gone, {one.digest: one for one in found.values()})
-            parts["key_digests"] = _replaced(before.key_digests, ids, {one.id: one.digest for one in found.values()})
+            found = accounts.plane_keys(ids)
+            gone = {digest for id in ids for digest in before.key_digests.get(id, ())}
+            parts["keys"] = _replaced(before.keys, gone, {one.digest: one for one in found})
+            parts["key_digests"] = _replaced(before.key_digests, ids, _digests(found))
         if ids := changed.get("grants"):
             parts["grants"] = _replaced(before.grants, ids, _by_subject(tools.plane_grants(ids)))
+        if ids := changed.get("limits"):
+            parts["limits"] = _replaced(before.limits, ids, plane_limits(ids))
         if changed.get("server") or changed.get("toolset"):
             parts |= self._catalogue(before, changed.get("server", set()), changed.get("toolset", set()))
         return with_changes(before, **parts)
@@ -133,6 +139,13 @@ def _replaced(before: Any, gone: Iterable[Any], fresh: dict[Any, Any]) -> dict[A
             after.pop(key, None)
     after.update(fresh)
     return after
+
+
+def _digests(keys: Iterable[KeyFacts]) -> dict[str, tuple[bytes, ...]]:
+    found: dict[str, tuple[bytes, ...]] = {}
+    for key in keys:
+        found[key.id] = (*found.get(key.id, ()), key.digest)
+    return found
 
 
 def _by_subject(rows: Iterable[tuple[str, str, Grant]]) -> dict[str, tuple[Grant, ...]]:

@@ -16,11 +16,15 @@ from django.db import close_old_connections
 from apps.accounts.services.api_keys import record_key_use
 from apps.common.context import SYSTEM, every_tenant
 from apps.common.errors import SwitchyardError
+from apps.gateway.plane.limits import MemoryLimiter
 from apps.gateway.plane.ports import ClientSighting, RecordedMessage
 from apps.gateway.plane.store import SnapshotStore
 from apps.gateway.services.clients import record_clients
+from apps.gateway.services.limits import keep_uses
 from apps.gateway.services.recordings import record_messages
+from apps.servers.selectors import server_of_endpoint
 from apps.servers.services import endpoints, processes
+from apps.tools.services.again import wants_discovery
 from apps.tools.services.discovery import discover_server
 
 logger = logging.getLogger(__name__)
@@ -29,6 +33,8 @@ FLUSH_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10.0
 DISCOVER_AGAIN_SECONDS = 1.0
 """A server that announces more often than this is discovered this often."""
+BACK_SECONDS, BACKS = 30.0, 10_000
+"""A server that comes and goes is discovered this often; of so many it is remembered."""
 STATE_SECONDS = 5.0
 QUEUE_LIMIT = 10_000
 DISCOVERIES_AT_ONCE = 2
@@ -43,9 +49,13 @@ class Learned:
     def __init__(self, store: SnapshotStore, stats: Callable[[], dict[str, dict[str, Any]]] | None = None) -> None:
         self._store = store
         self.stats = stats
+        self.limits: MemoryLimiter | None = None
+        """Whose days and months are kept over a restart."""
         self._queue: queue.Queue[Order | None] = queue.Queue(QUEUE_LIMIT)
         self._uses: dict[str, tuple[float, str, str]] = {}
         self._changed: dict[str, float] = {}
+        self._backs: dict[str, float] = {}
+        """Server → when it was last discovered since it had come back."""
         self._seen: dict[str, tuple[str, str]] = {}
         self._written: dict[str, tuple[str, float]] = {}
         self._answers: dict[object, datetime] = {}
@@ -90,11 +100,12 @@ class Learned:
 
     def list_changed(self, server_id: str, kind: str) -> None:
         """Discover a server again, soon."""
-        self._changed.setdefault(server_id, time.monotonic())
+        now = time.monotonic()
+        self._changed[server_id] = min(now, self._changed.get(server_id, now))
 
     def era_found(self, endpoint_id: str, era: str, revisions: tuple[str, ...]) -> None:
-        """Remember an endpoint's era."""
-        self._put(lambda: _ignore(endpoints.remember_era(endpoint_id, era, revisions)))
+        """Remember an endpoint's era; a server that was never discovered is there now, and is asked."""
+        self._put(partial(self._note_era, endpoint_id, era, revisions))
 
     # UpstreamEvents
 
@@ -175,9 +186,11 @@ class Learned:
 
     def _flush(self) -> None:
         if self._uses:
-            uses, self._uses = self._uses, {}
-            rows = [(key, datetime.fromtimestamp(at, UTC), address, client) for key, (at, address, client) in uses.items()]
+            used, self._uses = self._uses, {}
+            rows = [(key, datetime.fromtimestamp(at, UTC), address, client) for key, (at, address, client) in used.items()]
             self._quietly(lambda: record_key_use(rows))
+        if self.limits is not None and (uses := self.limits.take_changed()):
+            self._quietly(partial(keep_uses, uses))
         now = time.monotonic()
         for server_id, since in list(self._changed.items()):
             if now - since >= DISCOVER_AGAIN_SECONDS / 2:
@@ -188,13 +201,32 @@ class Learned:
             before, at = self._written.get(endpoint_id, ("", 0.0))
             if state != before and now - at >= STATE_SECONDS:
                 self._written[endpoint_id] = (state, now)
-                self._quietly(partial(_note_state, endpoint_id, state, reason))
+                self._quietly(partial(self._note_state, endpoint_id, state, reason))
         if self._answers and now - self._answers_at >= STATE_SECONDS:
             self._note_answers(now)
         if now - self._heartbeat_at >= HEARTBEAT_SECONDS:
             self._heartbeat_at = now
             self._quietly(self._heartbeat)
         close_old_connections()
+
+    def _note_state(self, endpoint_id: str, state: str, reason: str) -> None:
+        if endpoints.set_endpoint_state(endpoint_id, state, reason) and state == "healthy":
+            self._back(server_of_endpoint(endpoint_id))
+
+    def _note_era(self, endpoint_id: str, era: str, revisions: tuple[str, ...]) -> None:
+        endpoints.remember_era(endpoint_id, era, revisions)
+        self._back(wants_discovery(endpoint_id))
+
+    def _back(self, server_id: str) -> None:
+        """Discover a server that answers again, and may offer something else now; one that comes and goes, every 30 s."""
+        if not server_id:
+            return
+        now = time.monotonic()
+        if len(self._backs) >= BACKS:
+            self._backs = {id: at for id, at in self._backs.items() if at > now - BACK_SECONDS}
+        at = max(now, self._backs.get(server_id, now - BACK_SECONDS) + BACK_SECONDS)
+        if self._changed.setdefault(server_id, at) == at:
+            self._backs[server_id] = at
 
     def _note_answers(self, now: float) -> None:
         self._answers_at = now
@@ -233,10 +265,6 @@ def _memory(pid: int) -> int:
         return int(sum(one.memory_info().rss for one in (main, *main.children(recursive=True))))
     except psutil.Error:
         return 0
-
-
-def _note_state(endpoint_id: str, state: str, reason: str) -> None:
-    endpoints.set_endpoint_state(endpoint_id, state, reason)
 
 
 def _note_clients(clients: Sequence[ClientSighting]) -> None:

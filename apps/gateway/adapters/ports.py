@@ -10,7 +10,7 @@ from apps.common.errors import NotReady, SwitchyardError
 from apps.common.follower import OutboxFollower
 from apps.gateway.plane.store import SnapshotStore
 from apps.servers.domain import Secrets
-from apps.servers.services.secrets import secrets_of
+from apps.servers.services.access import access_of
 
 CATCH_UP_SECONDS = 1.0
 
@@ -23,9 +23,9 @@ class DatabaseVault:
         self._signer = signer
         self._home = home
 
-    async def secrets(self, server_id: str) -> Secrets:
-        """Return a server's credentials. Raises NotReady, NotFound, PermissionDenied."""
-        secrets = await asyncio.to_thread(self._read, server_id)
+    async def secrets(self, server_id: str, user_id: str = "") -> Secrets:
+        """Return a server's credentials. Raises NotReady, NotFound, PermissionDenied, UpstreamUnauthenticated."""
+        secrets = await asyncio.to_thread(self._read, server_id, user_id)
         entry = self._store.current.servers.get(server_id)
         if entry is not None and entry.facts.builtin:
             return Secrets(
@@ -33,9 +33,9 @@ class DatabaseVault:
             )
         return secrets
 
-    def _read(self, server_id: str) -> Secrets:
+    def _read(self, server_id: str, user_id: str) -> Secrets:
         try:
-            return secrets_of(server_id)
+            return access_of(server_id, user_id)
         except SwitchyardError:
             raise
         except Exception as error:

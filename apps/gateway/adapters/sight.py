@@ -8,21 +8,25 @@ from typing import Any
 
 from apps.common.errors import NotFound
 from apps.common.policy import ToolRef, matches, may_use
+from apps.gateway.plane.mcp.missing import missing, why_empty
 from apps.gateway.plane.snapshot import Caller, Item, Snapshot
 from apps.gateway.plane.store import SnapshotStore
-from apps.gateway.plane.views import Target, decide, find_target, page, paused, visible
+from apps.gateway.plane.views import Target, decide, find_target, page, visible
 from apps.gateway.services.sight import (
     HELD,
     MISSING_SHOWN,
     NAME,
     PAUSED,
+    REFUSED_SHOWN,
     TOOLSET_PAUSED,
     Listed,
     Missing,
+    Refused,
     Sight,
     Trouble,
     Waiter,
 )
+from apps.servers.domain import ServerFacts
 from apps.tools.domain.facts import KINDS
 from apps.tools.domain.naming import SEPARATOR, name_problem
 from apps.tools.selectors import Waiting
@@ -31,17 +35,22 @@ LISTED_SHOWN = 2_000
 TROUBLED = frozenset(("unhealthy", "unauthenticated", "degraded"))
 
 
-def look(store: SnapshotStore, key_id: str, tenant_id: str, slug: str, held_of: Waiter) -> Sight:
-    """Return what a key sees at `/mcp/<slug>` (a `Viewer`). Raises NotFound.
+def look(store: SnapshotStore, who: str, tenant_id: str, slug: str, held_of: Waiter) -> Sight:
+    """Return what a key or a person sees at `/mcp/<slug>` (a `Viewer`). Raises NotFound.
 
     In a thread of its own: the picture never changes, and what is computed from it is kept apart from what the loop keeps.
     """
     snapshot = replace(store.current, cache={})
-    digest = snapshot.key_digests.get(key_id)
-    caller = snapshot.caller_of_key(digest) if digest is not None else None
+    kind, _, id = who.partition(":")
+    caller = snapshot.caller_of_key_id(id) if kind == "api_key" else snapshot.caller_of_user(id, tenant_id)
     expires = caller.key.expires_us if caller is not None and caller.key is not None else None
     if caller is None or caller.principal.tenant_id != tenant_id or (expires is not None and expires <= time.time() * 1e6):
-        raise NotFound("The data plane knows no such key: it is revoked or expired, or its owner or tenant is switched off.")
+        lost = (
+            "key: it is revoked or expired, or its owner or tenant is"
+            if kind == "api_key"
+            else "user with a role here: they, or the tenant, are"
+        )
+        raise NotFound(f"The data plane knows no such {lost} switched off.")
     target = find_target(snapshot, caller, slug)
     servers = {server.facts.id: server.facts for server in target.servers(snapshot)}
     sight = Sight(
@@ -51,20 +60,25 @@ def look(store: SnapshotStore, key_id: str, tenant_id: str, slug: str, held_of: 
     for kind in KINDS:
         items = visible(snapshot, caller, target, kind)
         behind |= {item.facts.server_id for item in items}
-        _list(sight, snapshot, items, kind)
+        _list(sight, snapshot, caller, target, items, kind)
     found = [*_stopped(sight, snapshot, caller, target), *_unnamed(snapshot, caller, target)]
     found += _held(snapshot, caller, target, held_of(list(servers)))
     found.sort(key=lambda one: (one.server, KINDS.index(one.kind), one.name))
+    sight.empty = why_empty(snapshot, caller, target, *KINDS) if not behind else ""
     sight.missing, sight.missing_left_out = found[:MISSING_SHOWN], max(0, len(found) - MISSING_SHOWN)
-    sight.trouble = [
-        Trouble(facts.slug, facts.endpoints[0].state)
-        for facts in servers.values()
-        if facts.id in behind and facts.endpoints and all(place.state in TROUBLED for place in facts.endpoints)
-    ]
+    troubled = {facts.slug: facts for facts in servers.values() if facts.id in behind and _all_troubled(facts)}
+    sight.trouble = [Trouble(slug, facts.endpoints[0].state) for slug, facts in troubled.items()]
+    for one in missing(snapshot, caller, target):
+        if one.get("server") not in (None, *troubled) and one["state"] != "paused":
+            sight.trouble.append(Trouble(one["server"], one["state"]))
     return sight
 
 
-def _list(sight: Sight, snapshot: Snapshot, items: tuple[Item, ...], kind: str) -> None:
+def _all_troubled(facts: ServerFacts) -> bool:
+    return bool(facts.endpoints) and all(place.state in TROUBLED for place in facts.endpoints)
+
+
+def _list(sight: Sight, snapshot: Snapshot, caller: Caller, target: Target, items: tuple[Item, ...], kind: str) -> None:
     sight.counts[kind] = len(items)
     sight.pages[kind] = _pages(items)
     sight.bytes += sum(len(item.listing) for item in items)
@@ -79,28 +93,34 @@ def _list(sight: Sight, snapshot: Snapshot, items: tuple[Item, ...], kind: str) 
                 title=_text(said.get("title")),
                 description=_text(said.get("description")),
                 size=len(item.listing),
+                rule=decide(snapshot, caller, target, item).rule,
             )
         )
 
 
 def _pages(items: tuple[Item, ...]) -> int:
-    number, cursor = 1, None
+    number, place = 1, None
     while True:
-        _, cursor = page(items, cursor)
-        if cursor is None:
+        _, place = page(items, place)
+        if place is None:
             return number
         number += 1
 
 
 def _stopped(sight: Sight, snapshot: Snapshot, caller: Caller, target: Target) -> Iterator[Missing]:
     """Give what a pause keeps from the caller, and count what no grant gives it."""
-    whole = paused(target)
+    whole = target.paused
     refused: Counter[str] = Counter()
     for kind in KINDS:
         for item in target.items(snapshot, kind):
             server = snapshot.servers[item.facts.server_id].facts
-            if not decide(snapshot, caller, target, item).allowed:
+            decision = decide(snapshot, caller, target, item)
+            if not decision.allowed:
                 refused[kind] += 1
+                if len(sight.refused) < REFUSED_SHOWN:
+                    sight.refused.append(Refused(kind, item.name, server.slug, decision.rule, decision.reason))
+                else:
+                    sight.refused_left_out += 1
             elif server.paused or whole:
                 yield Missing(kind, item.name, server.slug, PAUSED if server.paused else TOOLSET_PAUSED)
     sight.not_granted = dict(refused)

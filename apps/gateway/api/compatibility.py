@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from rest_framework.utils.urls import replace_query_param
 from rest_framework.viewsets import ViewSet
 
+from apps.accounts.api.people import visible_user
 from apps.accounts.selectors import api_key as find_key
 from apps.common.api.parameters import ApiFilterSet, StrictBooleanFilter
 from apps.common.api.views import ScopedAPIView, TenantViewSet
@@ -108,16 +109,22 @@ class CompatibilityViewSet(ScopedAPIView, ViewSet):
     @extend_schema(parameters=[SightQuery], responses=SightOut, operation_id="compatibility_sight")
     @action(detail=False, methods=["get"])
     def sight(self, request: Request) -> Response:
-        """Return what a client, or a key, sees at a toolset now: the very lists it would get, and what is missing and why."""
+        """Return what a client, a key or a user sees at a toolset now.
+
+        The very lists they would get, each entry with the rule that allows it; what the policy refuses, with the rule; and what is
+        missing for another reason.
+        """
         query = SightQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
         given = query.validated_data
         if "client" in given:
             client = selectors.get_client(given["client"])
-            key, toolset = client.api_key, given.get("toolset", client.toolset)
+            sight = seen_now(api_key=client.api_key, toolset=given.get("toolset", client.toolset))
+        elif "key" in given:
+            sight = seen_now(api_key=find_key(given["key"]), toolset=given.get("toolset", ""))
         else:
-            key, toolset = find_key(given["key"]), given.get("toolset", "")
-        return Response(SightOut(asdict(seen_now(api_key=key, toolset=toolset))).data)
+            sight = seen_now(user=visible_user(given["user"]), toolset=given.get("toolset", ""))
+        return Response(SightOut(asdict(sight)).data)
 
 
 def _shown(pair: selectors.Pair) -> dict[str, Any]:

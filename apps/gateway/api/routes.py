@@ -4,6 +4,7 @@ from django.urls import URLPattern, path
 
 from apps.common.api.routers import ApiRouter
 from apps.gateway.api.compatibility import ClientsViewSet, CompatibilityViewSet
+from apps.gateway.api.limits import LimitsViewSet
 from apps.gateway.api.recordings import RecordingsViewSet
 from apps.gateway.api.views import CallToolView, StatisticsViewSet
 
@@ -13,6 +14,7 @@ def register(router: ApiRouter) -> None:
     router.register("statistics", StatisticsViewSet, "statistics")
     router.register("clients", ClientsViewSet, "client")
     router.register("compatibility", CompatibilityViewSet, "compatibility")
+    router.register("limits", LimitsViewSet, "limit")
     router.register("recordings", RecordingsViewSet, "recording")
 
 

@@ -178,14 +178,15 @@ class SightQuery(serializers.Serializer[Any]):
 
     client = serializers.UUIDField(required=False, help_text="Id of a client that was seen.")
     key = serializers.CharField(required=False, max_length=40, help_text="Id or prefix of an API key, instead of a client.")
+    user = serializers.CharField(required=False, max_length=150, help_text="Id or name of a user, instead of a client.")
     toolset = serializers.CharField(
         required=False, max_length=40, help_text="Slug; by default where the client speaks, else `/mcp`."
     )
 
     def validate(self, attrs: Any) -> Any:
-        """Take a client or a key, one of them."""
-        if ("client" in attrs) == ("key" in attrs):
-            raise serializers.ValidationError({"client": ["Name a client or a key, one of them."]})
+        """Take a client, a key or a user, one of them."""
+        if sum(name in attrs for name in ("client", "key", "user")) != 1:
+            raise serializers.ValidationError({"client": ["Name a client, a key or a user, one of them."]})
         return attrs
 
 
@@ -198,6 +199,17 @@ class ListedOut(serializers.Serializer[Any]):
     title = serializers.CharField()
     description = serializers.CharField()
     size = serializers.IntegerField(help_text="Bytes of its JSON.")
+    rule = serializers.CharField(help_text="What allows it: grant:<id>, or superuser.")
+
+
+class RefusedOut(serializers.Serializer[Any]):
+    """Something that is there and that the policy keeps from the caller."""
+
+    kind = serializers.ChoiceField(list(KINDS))
+    name = serializers.CharField()
+    server = serializers.CharField()
+    rule = serializers.CharField(help_text="grant:<id> of a deny grant, or default-deny.")
+    reason = serializers.CharField()
 
 
 class MissingOut(serializers.Serializer[Any]):
@@ -231,3 +243,7 @@ class SightOut(serializers.Serializer[Any]):
     missing_left_out = serializers.IntegerField()
     trouble = TroubleOut(many=True)
     not_granted = serializers.DictField(child=serializers.IntegerField())
+    refused = RefusedOut(many=True)
+    refused_left_out = serializers.IntegerField()
+    rules = serializers.DictField(child=serializers.CharField(), help_text="The grants that are named here, in words.")
+    empty = serializers.CharField(help_text="Why nothing at all is listed; empty when something is.")

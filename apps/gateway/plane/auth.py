@@ -2,6 +2,7 @@
 
 import time
 
+from apps.accounts.domain import is_within
 from apps.common.clock import now_us
 from apps.common.crypto.tokens import digest_key, parse_prefix
 from apps.common.errors import AuthenticationRequired
@@ -45,6 +46,8 @@ class Authenticator:
                 raise AuthenticationRequired("The API key has expired. Ask your operator for a new one.")
             if key.loopback_only and (passed_on or not self._guard.is_loopback(address)):
                 raise AuthenticationRequired("This API key is accepted only on the machine that Switchyard runs on.")
+            if key.networks and not is_within(address, key.networks):
+                raise AuthenticationRequired(f"This API key is not accepted from {address or 'this address'}.")
         return snapshot, caller
 
     async def _look_again(self, digest: bytes) -> tuple[Snapshot, Caller]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apps.audit.sink.record import AuditRecord
+from apps.common.errors import SwitchyardError
 from apps.common.ids import new_id_text
 from apps.gateway.plane.snapshot import Caller, Item, ServerEntry, Snapshot
 from apps.gateway.plane.views import Target
@@ -57,6 +58,12 @@ class Call:
     in_flight: bool = False
     """It counts among the calls that a server works on."""
     over: bool = False
+    rounds: bool = False
+    """Its server asks in its answers, so that it cannot be told that the client is not asked."""
+    stopped: SwitchyardError | None = None
+    """Why it was ended in the middle: its caller gets this in the place of an answer."""
+    cost: int = 0
+    """What it is expected to cost, later what it cost, in millionths of the currency's unit."""
     steps: list[tuple[str, float]] | None = None
     """With a list in it, the pipeline notes (step, seconds since start) for the playground."""
     record: AuditRecord | None = None
@@ -81,3 +88,5 @@ class Answer:
     data: Any = None
     status: int = 200
     """HTTP status for errors whose kind asks for one whatever the era (503, 429)."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """How limits stand, and when to come back."""

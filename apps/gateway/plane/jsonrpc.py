@@ -102,5 +102,9 @@ def error_bytes(id: Any, code: int, message: str, data: Any = None) -> bytes:
 
 
 def error_of(error: SwitchyardError, **extra: Any) -> tuple[int, str, Json]:
-    """Return code, message and data of one of our errors; `data.type` is the same type that HTTP gives."""
+    """Return code, message and data of one of our errors; `data.type` is the same type that HTTP gives.
+
+    What led to it is let go: the frames of a traceback hold the request, and often the error itself, so that they would stay as garbage.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
     return error.jsonrpc_code, error.detail, {"type": error.type, "title": error.title, **error.extra, **extra}

@@ -5,8 +5,11 @@ from typing import Any
 
 from apps.common.errors import (
     AuditUnavailable,
+    ConnectionRequired,
     Overloaded,
     Paused,
+    PermissionDenied,
+    RateLimited,
     SwitchyardError,
     UpstreamDied,
     UpstreamError,
@@ -20,6 +23,7 @@ from apps.common.errors import (
 from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Answer, Call, Json
 from apps.gateway.plane.config import PlaneConfig
+from apps.gateway.plane.limits import Applied, Limiter, Taken, applying
 from apps.gateway.plane.log import log_defect
 from apps.gateway.plane.mcp.answers import RESOURCES, failure
 from apps.gateway.plane.mcp.bridge import Bridge
@@ -32,11 +36,13 @@ from apps.gateway.plane.mcp.verbatim import result_text
 from apps.gateway.plane.ports import AssertionSigner, Facts
 from apps.gateway.plane.recorder import Recorder
 from apps.gateway.plane.schemas import SchemaGate
+from apps.gateway.plane.store import SnapshotStore
 from apps.gateway.plane.upstreams import UpstreamPool, best_endpoint
-from apps.gateway.plane.views import NotGranted, find_named, find_resource, paused
+from apps.gateway.plane.views import NotGranted, current_caller, find_named, find_resource, find_target, remember
 from apps.plugins.hooks import HookCall, Hooks
 from apps.servers.domain import ServerFacts
 from apps.servers.transports.base import UpstreamAnswer, UpstreamRequest
+from apps.tools.domain.naming import SEPARATOR
 
 EFFECT_FREE = "read-only"
 _STATES: dict[type[UpstreamError], str] = {
@@ -62,6 +68,8 @@ class Pipeline:
         hooks: Hooks,
         signer: AssertionSigner,
         facts: Facts,
+        limiter: Limiter,
+        store: SnapshotStore,
     ) -> None:
         self._config = config
         self._recorder = recorder
@@ -70,6 +78,8 @@ class Pipeline:
         self._hooks = hooks
         self._signer = signer
         self._facts = facts
+        self._limiter = limiter
+        self._store = store
         self._schemas = SchemaGate()
         self.tasks = bridge.tasks
         self.tap: Tap | None = None
@@ -96,11 +106,48 @@ class Pipeline:
                 ),
             )
         self.go_on(call)
+        taken = None
         try:
-            return await self._carry_out(call, hook_call)
+            if call.snapshot.limits:
+                try:
+                    taken = await self._take(call)
+                except RateLimited as error:
+                    return await self._refuse(call, error)
+            answer = await self._carry_out(call, hook_call)
+            if taken is not None:
+                answer.headers = (*answer.headers, *taken.headers)
+            return answer
         finally:
             self.rest(call)
             call.over = True
+            if taken is not None:
+                self._limiter.give_back(taken, call.cost)
+
+    async def _take(self, call: Call) -> Taken | None:
+        """Take the call from every limit that applies to it. Raises RateLimited."""
+        applied = self._applying(call)
+        if not applied:
+            return None
+        assert call.server is not None
+        return await self._limiter.take(applied, call.call_id, call.cost, call.server.facts.timeout_seconds)
+
+    def _applying(self, call: Call) -> tuple[Applied, ...]:
+        snapshot, principal, key = call.snapshot, call.caller.principal, call.caller.key
+        limits = snapshot.limits.get(call.target.tenant_id)
+        if limits is None or call.server is None:
+            return ()
+        facts = call.server.facts
+        full_name = call.item.full_name if call.item is not None else f"{facts.slug}{SEPARATOR}{call.name}"
+        cache_key = ("limits", principal.id, facts.id, full_name)
+        found: tuple[Applied, ...] | None = snapshot.cache.get(cache_key)
+        if found is None:
+            user_id = key.owner_id if key is not None else principal.id
+            user = snapshot.users.get(user_id)
+            roles = [role for tenant, role in user.roles if tenant == call.target.tenant_id] if user is not None else []
+            key_id = key.id if key is not None else ""
+            found = applying(limits, key_id=key_id, user_id=user_id, roles=roles, server_id=facts.id, full_name=full_name)
+            remember(snapshot, cache_key, found)
+        return found
 
     def rest(self, call: Call) -> None:
         """Count a call that waits for its client, or has ended, no longer among those in flight."""
@@ -119,6 +166,20 @@ class Pipeline:
     def authorise(self, call: Call) -> None:
         """Ask whether a call may be made now, and make nothing. Raises NotFound, PermissionDenied, ValidationFailed, Paused."""
         self._resolve(call)
+
+    def renew(self, call: Call) -> None:
+        """Ask again, by the rights of now, whether a call may go on that has waited for its client.
+
+        Raises what `authorise` raises, and PermissionDenied when its key is no longer good.
+        """
+        snapshot = self._store.current
+        caller = current_caller(snapshot, call.caller)
+        if caller is None:
+            raise PermissionDenied("The API key is no longer good: it has expired, or was revoked.", rule="key")
+        if snapshot is not call.snapshot:
+            target = find_target(snapshot, caller, call.target.slug)
+            call.snapshot, call.caller, call.target = snapshot, caller, target
+            self._resolve(call)
 
     async def _prepare(self, call: Call) -> HookCall | None:
         """Find what is called, ask the policy, run the before hooks and ask again where they changed something."""
@@ -140,6 +201,7 @@ class Pipeline:
         )
         before = (hook_call.name, dumps(hook_call.arguments))
         await self._hooks.run_before(hook_call)
+        call.cost = hook_call.cost
         if (hook_call.name, dumps(hook_call.arguments)) != before:
             call.params = {**call.params, "arguments": hook_call.arguments}
             if call.method in ("tools/call", "prompts/get"):
@@ -176,7 +238,7 @@ class Pipeline:
         assert call.server is not None
         if call.server.facts.paused:
             raise Paused(f"The server {call.server.facts.slug} is paused by an operator.", server=call.server.facts.slug)
-        if paused(call.target):
+        if call.target.paused:
             raise Paused(f"The toolset {call.target.slug} is paused by an operator.", toolset=call.target.slug)
 
     def _resolve_completion(self, call: Call) -> Any:
@@ -217,21 +279,28 @@ class Pipeline:
                 call.step("intent")
             answer = await self._send(call, request)
             if not call.modern and asks(answer):
-                answer = await carry_rounds(call, request, answer, self._send)
+                answer = await carry_rounds(call, request, answer, self._send_again)
             call.step("upstream")
             result, code, message, data = self._bridge.answer(call, answer)
             if result is None:
                 raw = dumps({"code": code, "message": message, "data": data})
             elif hook_call is not None:  # what a hook has seen is what goes on
                 result = await self._hooks.run_after(hook_call, result)
+                call.cost = hook_call.cost
                 raw = dumps(result)
             else:
                 raw = result_text(answer, result)
         except asyncio.CancelledError:
-            self._recorder.settle(call, "cancelled", alone=not effects)
-            raise
+            task = asyncio.current_task()
+            if call.stopped is None or task is None or task.uncancel():
+                self._recorder.settle(call, "cancelled", alone=not effects)
+                raise
+            return await self._stopped(call, call.stopped, alone=not effects)
         except AuditUnavailable as error:
             return failure(error, call)
+        except ConnectionRequired as error:
+            refused = await self._failed(call, error, request, alone=not effects)
+            return self._bridge.connect_first(call, error) or refused
         except UpstreamError as error:
             return await self._failed(call, error, request, alone=not effects)
         except SwitchyardError as error:
@@ -252,6 +321,9 @@ class Pipeline:
         self, call: Call, result: Json | None, raw: bytes, code: int, message: str, data: Any, *, alone: bool
     ) -> Answer:
         if result is not None:
+            if call.modern and result.get("resultType") == "input_required":
+                for request in (result.get("inputRequests") or {}).values():
+                    self._recorder.asked(call, str(request.get("method")), "handed on")
             outcome = "error" if result.get("isError") is True else "ok"
             error_type = "tool-error" if outcome == "error" else None
             reply = Answer(result=result, raw=raw)
@@ -286,12 +358,28 @@ class Pipeline:
             if state is not None:
                 self._facts.endpoint_state(endpoint_id, state, error.detail[:300])
             raise
+        finally:
+            for method in request.refused:
+                self._recorder.asked(call, method, "refused", request.unasked)
         self._facts.endpoint_state(endpoint_id, "healthy", "It answered a call.")
         return answer
 
+    async def _send_again(self, call: Call, request: UpstreamRequest) -> UpstreamAnswer:
+        """Make a call's next round, if it may still be made."""
+        self.renew(call)
+        return await self._send(call, request)
+
     async def _call(self, facts: ServerFacts, request: UpstreamRequest) -> UpstreamAnswer:
-        upstream = await self._upstreams.get(facts)
+        upstream = await self._upstreams.get(facts, request.user)
         return await upstream.call(request)
+
+    async def _stopped(self, call: Call, error: SwitchyardError, *, alone: bool) -> Answer:
+        details: Json = {"error": error.detail[:500]}
+        try:
+            await self._recorder.outcome(call, "cancelled", error_type=error.slug, details=details, alone=alone)
+        except AuditUnavailable as unavailable:
+            return failure(unavailable, call)
+        return failure(error, call)
 
     async def _failed(self, call: Call, error: SwitchyardError, request: UpstreamRequest | None, *, alone: bool) -> Answer:
         sent = request is not None and request.sent
@@ -300,7 +388,7 @@ class Pipeline:
         details: Json = {"error": error.detail[:500], "sent": sent}
         if unknown:
             details["effect"] = "unknown"
-        outcome = "failed" if isinstance(error, UpstreamError) else "refused"
+        outcome = "failed" if isinstance(error, UpstreamError) and not isinstance(error, ConnectionRequired) else "refused"
         try:
             await self._recorder.outcome(call, outcome, error_type=error.slug, details=details, alone=alone)
         except AuditUnavailable as unavailable:

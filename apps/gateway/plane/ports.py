@@ -77,8 +77,12 @@ class RecordedMessage:
 class Vault(Protocol):
     """Decrypts a server's credentials, in a thread, when a connection is opened."""
 
-    async def secrets(self, server_id: str) -> Secrets:
-        """Return the credentials; raises NotReady when the database does not answer."""
+    async def secrets(self, server_id: str, user_id: str = "") -> Secrets:
+        """Return the credentials, with `user_id` those of this user's own account.
+
+        Where the server is reached by OAuth they hold the source of its tokens, which asks the control plane by itself. Raises NotReady
+        when the database does not answer, UpstreamUnauthenticated where nothing is connected, ConnectionRequired for such a user.
+        """
         ...
 
 

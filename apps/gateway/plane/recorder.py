@@ -83,8 +83,11 @@ class Recorder:
         record.details = {**self._request_details(call), "rule": rule, "reason": detail[:500]}
         call.rows.append(await self.sink.append(record))
 
-    def asked(self, call: Call, method: str, answered: str) -> None:
-        """Note that a server asked the client something during a call, and how the client answered (`result`, `error`, `none`)."""
+    def asked(self, call: Call, method: str, answered: str, reason: str = "") -> None:
+        """Note that a server asked the client something during a call, and how the client answered.
+
+        `result`, `error` or `none`; `handed on` where the client answers by making the call again; `refused` where it was not asked, for a reason.
+        """
         principal = call.caller.principal
         self.note(
             "call.asked",
@@ -99,7 +102,7 @@ class Recorder:
             action=method[:40],
             server=call.server.facts.slug if call.server is not None else None,
             tool=call.name[:200] if call.method == "tools/call" else None,
-            details={"call_id": call.call_id, "answered": answered},
+            details={"call_id": call.call_id, "answered": answered, **({"reason": reason[:300]} if reason else {})},
         )
 
     def note(self, event_type: str, **fields: Any) -> None:
@@ -172,6 +175,7 @@ class Recorder:
         record.error_type = error_type
         record.duration_us = int((time.perf_counter() - call.started) * 1e6)
         record.response_bytes = len(raw)
+        record.cost_micros = call.cost or None
         facts = details or {}
         if alone:
             record.request_bytes = call.request_bytes

@@ -25,6 +25,9 @@ LAST_WORD_SECONDS = 1.0
 class Keeper(Protocol):
     """Keeps what is said on a stream, for a client that comes back for it on another connection."""
 
+    name: str
+    """The stream's, once there is one that is kept."""
+
     async def begin(self, taken: Callable[[], dict[str, int]]) -> bytes:
         """Begin; return what the client gets first. `taken` is called when it comes back elsewhere."""
         ...

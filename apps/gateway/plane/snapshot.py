@@ -12,6 +12,7 @@ import orjson
 
 from apps.accounts.domain import KeyFacts, TenantFacts, UserFacts, key_label
 from apps.common.policy import Access, Grant, Principal
+from apps.gateway.plane.limits import LimitSet
 from apps.gateway.plane.templates import match_template
 from apps.servers.domain import ServerFacts
 from apps.tools.domain.composition import compose, shown
@@ -84,7 +85,8 @@ class Snapshot:
     tenants: Mapping[str, TenantFacts] = field(default_factory=dict)
     users: Mapping[str, UserFacts] = field(default_factory=dict)
     keys: Mapping[bytes, KeyFacts] = field(default_factory=dict)
-    key_digests: Mapping[str, bytes] = field(default_factory=dict)
+    key_digests: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    """key → its digests: of its text, and of the one that a rotation replaced while that is accepted."""
     servers: Mapping[str, ServerEntry] = field(default_factory=dict)
     server_slugs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """tenant → slug → server id, in the order of full names."""
@@ -92,6 +94,8 @@ class Snapshot:
     toolset_slugs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     grants: Mapping[str, tuple[Grant, ...]] = field(default_factory=dict)
     """`user:<id>`, `role:<id>` or `api_key:<id>` → grants."""
+    limits: Mapping[str, LimitSet] = field(default_factory=dict)
+    """tenant → its limits; without any, calls are not asked about them."""
     member_toolsets: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """server id → composed toolsets with entries of it."""
     cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -127,6 +131,11 @@ class Snapshot:
         caller = Caller(principal, access, key)
         self.cache[digest] = caller
         return caller
+
+    def caller_of_key_id(self, id: str) -> Caller | None:
+        """Return the caller that a key is, by its id; None as in `caller_of_key`."""
+        digests = self.key_digests.get(id)
+        return self.caller_of_key(digests[0]) if digests else None
 
     def caller_of_user(self, user_id: str, tenant_id: str) -> Caller | None:
         """Return a person as a caller in a tenant, for the playground and the REST tool call."""

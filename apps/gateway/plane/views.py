@@ -1,13 +1,11 @@
 """What a caller sees: lists with stable pages, and the way from an exposed name to what may be used behind it."""
 
-import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-import orjson
-
+from apps.common.clock import now_us
 from apps.common.errors import NotFound, PermissionDenied, ValidationFailed
 from apps.common.policy import Decision, ToolRef, may_use
 from apps.gateway.plane.snapshot import Caller, Item, ServerEntry, Snapshot, ToolsetEntry
@@ -34,6 +32,8 @@ class Target:
     toolset_id: str = ""
     title: str = ""
     instructions: str = ""
+    paused: bool = False
+    """An operator has paused this toolset: nothing is used through it."""
 
     def items(self, snapshot: Snapshot, kind: str) -> Iterator[Item]:
         """Yield everything that is there, by name, whoever asks."""
@@ -79,7 +79,13 @@ def _find_target(snapshot: Snapshot, tenant_id: str, slug: str) -> Target:
             raise NotFound(f"There is no toolset {slug} here. Ask your operator for the address, or use /mcp.")
         instructions = toolset.facts.instructions or server.facts.instructions
         return Target(
-            tenant_id, slug, server=server, toolset_id=toolset.facts.id, title=toolset.facts.name, instructions=instructions
+            tenant_id,
+            slug,
+            server=server,
+            toolset_id=toolset.facts.id,
+            title=toolset.facts.name,
+            instructions=instructions,
+            paused=toolset.facts.paused,
         )
     return Target(
         tenant_id,
@@ -88,7 +94,18 @@ def _find_target(snapshot: Snapshot, tenant_id: str, slug: str) -> Target:
         toolset_id=toolset.facts.id,
         title=toolset.facts.name,
         instructions=toolset.facts.instructions,
+        paused=toolset.facts.paused,
     )
+
+
+def current_caller(snapshot: Snapshot, caller: Caller) -> Caller | None:
+    """Return a caller with the rights of now; None when its key is no longer good, or its person may no longer work here."""
+    if caller.key is None:
+        principal = caller.principal
+        return snapshot.caller_of_user(principal.id, principal.tenant_id or "") if principal.kind == "user" else caller
+    found = snapshot.caller_of_key(caller.key.digest)
+    expires = found.key.expires_us if found is not None and found.key is not None else None
+    return None if expires is not None and expires <= now_us() else found
 
 
 class NotGranted(PermissionDenied):
@@ -127,7 +144,7 @@ def toolsets_with(snapshot: Snapshot, item: Item) -> frozenset[str]:
         ids = set()
         if server is not None:
             own = snapshot.toolset_slugs.get(server.facts.tenant_id, {}).get(server.facts.slug)
-            if own:
+            if own and not (own in snapshot.toolsets and snapshot.toolsets[own].facts.paused):
                 ids.add(own)
         for toolset_id in snapshot.member_toolsets.get(item.facts.server_id, _ALL):
             toolset = snapshot.toolsets[toolset_id]
@@ -147,7 +164,7 @@ def visible(snapshot: Snapshot, caller: Caller, target: Target, kind: str) -> tu
     found: tuple[Item, ...] | None = snapshot.cache.get(cache_key)
     if found is None:
         items = target.items(snapshot, kind)
-        if paused(target):
+        if target.paused:
             found = ()
         else:
             off = frozenset(id for id, server in snapshot.servers.items() if server.facts.paused)
@@ -171,17 +188,16 @@ def remember(snapshot: Snapshot, key: Any, value: Any, weight: int = 10) -> None
     cache[key] = value
 
 
-def paused(target: Target) -> bool:
-    """Tell whether an operator has paused the composed toolset."""
-    return target.toolset is not None and target.toolset.facts.paused
+Place = tuple[str, int]
+"""Where a page ended: the name of the last item given, and its index."""
 
 
-def page(items: tuple[Item, ...], cursor: object) -> tuple[tuple[Item, ...], str | None]:
-    """Return a page and the cursor of the next. Raises ValidationFailed for a cursor that is not ours.
+def page(items: tuple[Item, ...], after: Place | None) -> tuple[tuple[Item, ...], Place | None]:
+    """Return a page and where it ends; None at the end of the list.
 
-    A cursor names the last item given and its place, so that a page neither repeats nor skips what stays when others come or go.
+    A place names the last item given and its index, so that a page neither repeats nor skips what stays when others come or go.
     """
-    start = 0 if cursor is None else _after(items, *_read_cursor(cursor))
+    start = 0 if after is None else _after(items, *after)
     taken: list[Item] = []
     size = 0
     for item in items[start : start + PAGE_ITEMS]:
@@ -190,29 +206,13 @@ def page(items: tuple[Item, ...], cursor: object) -> tuple[tuple[Item, ...], str
             break
         taken.append(item)
     end = start + len(taken)
-    return tuple(taken), (_write_cursor(taken[-1].name, end - 1) if taken and end < len(items) else None)
+    return tuple(taken), ((taken[-1].name, end - 1) if taken and end < len(items) else None)
 
 
 def _after(items: tuple[Item, ...], last: str, place: int) -> int:
     if place < len(items) and items[place].name == last:
         return place + 1
     return next((index + 1 for index, item in enumerate(items) if item.name == last), min(place, len(items)))
-
-
-def _write_cursor(last: str, place: int) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([1, last, place])).decode().rstrip("=")
-
-
-def _read_cursor(cursor: object) -> tuple[str, int]:
-    try:
-        if not isinstance(cursor, str) or len(cursor) > 8192:
-            raise ValueError
-        version, last, place = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if version != 1 or not isinstance(last, str) or not isinstance(place, int) or place < 0:
-            raise ValueError
-    except (ValueError, TypeError):
-        raise ValidationFailed("The cursor is not one that this list gave. Start again without a cursor.") from None
-    return last, place
 
 
 def find_named(snapshot: Snapshot, caller: Caller, target: Target, kind: str, name: str) -> tuple[Item, Decision]:

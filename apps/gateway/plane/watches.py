@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from apps.common.background import Background
 from apps.common.errors import SwitchyardError
 from apps.gateway.plane.store import SnapshotStore
-from apps.gateway.plane.upstreams import UpstreamPool
-from apps.servers.domain import ServerFacts
+from apps.gateway.plane.upstreams import UpstreamPool, place_of_user, user_of_name
+from apps.servers.domain import OAUTH_USER, ServerFacts
 from apps.servers.transports.base import UpstreamAnswer, UpstreamEvents, UpstreamRequest
 from apps.servers.transports.watching import UNSUBSCRIBE
 
@@ -45,7 +46,7 @@ class Watches:
         self._store = store
         self._upstreams = upstreams
         self._of: dict[str, dict[str, _Watch]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         upstreams.on_opened = self._opened
 
     def __len__(self) -> int:
@@ -60,9 +61,11 @@ class Watches:
                 if self._get(facts.id, uri) is not watch:
                     continue  # the last watcher left while this one waited
                 try:
-                    upstream = await self._upstreams.get(facts)
-                    await self._upstreams.follow(facts)
+                    upstream = await self._upstreams.get(facts, request.user)
+                    await self._upstreams.follow(facts, request.user)
                     answer = await upstream.watch(request)
+                    if request.user:
+                        answer = replace(answer, place=place_of_user(request.user, answer.place))
                     if answer.error is None:
                         watch.places.setdefault(answer.place, {})[watcher] = request
                     return answer
@@ -74,7 +77,9 @@ class Watches:
         """Watch a resource again that the watcher had watched; it is told of an update, as one may have been missed."""
         server = self._store.current.servers.get(server_id)
         if server is not None and not server.facts.paused:
-            self._later(self._again(server.facts, [(request, watcher)]))
+            if server.facts.auth == OAUTH_USER:
+                request.user = user_of_name(self._store.current, request.caller)
+            self._background.start(self._again(server.facts, [(request, watcher)]))
 
     def drop(self, server_id: str, uri: str, watcher: Watcher) -> None:
         """Watch a resource no more; where no watcher is left the server is told."""
@@ -82,7 +87,7 @@ class Watches:
         for place, watchers in tuple(watch.places.items()) if watch is not None else ():
             request = watchers.pop(watcher, None)
             if watch is not None and request is not None and not watchers:
-                self._later(self._release(server_id, uri, watch, place, request))
+                self._background.start(self._release(server_id, uri, watch, place, request))
 
     def updated(self, server_id: str, uri: str, place: str = "") -> None:
         """Tell everybody who watches a resource, or one that it is part of, as the revisions before 2026-07-28 allow."""
@@ -111,7 +116,7 @@ class Watches:
             watch.places.pop(place, None)
             if not watch.places:
                 self._forget(server_id, uri)
-            upstream = self._upstreams.current(server_id)
+            upstream = self._upstreams.current(server_id, request.user)
             if upstream is not None:
                 with contextlib.suppress(SwitchyardError):
                     await upstream.watch(replace(request, method=UNSUBSCRIBE, timeout=RELEASE_SECONDS, sent=False))
@@ -125,7 +130,7 @@ class Watches:
             for watcher, request in watchers.items()
         ]
         if wanted:
-            self._later(self._again(facts, wanted))
+            self._background.start(self._again(facts, wanted))
 
     async def _again(self, facts: ServerFacts, wanted: list[tuple[UpstreamRequest, Watcher]]) -> None:
         for request, watcher in wanted:
@@ -133,16 +138,10 @@ class Watches:
                 await self.add(facts, replace(request, sent=False), watcher)
             watcher.updated(facts.id, str(request.params["uri"]))
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def aclose(self) -> None:
         """Forget everything."""
         self._of.clear()
-        for task in self._tasks:
-            task.cancel()
+        self._background.cancel()
 
 
 def _above(uri: str) -> Iterator[str]:

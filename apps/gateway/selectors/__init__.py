@@ -13,6 +13,7 @@ from apps.gateway.selectors.compatibility import (
     server_sides,
 )
 from apps.gateway.selectors.lately import Happened, happened, happened_by_server
+from apps.gateway.selectors.limits import get_limit, limits, plane_limits
 from apps.gateway.selectors.recordings import (
     get_recording,
     json_lines,
@@ -30,14 +31,17 @@ __all__ = (
     "client_side",
     "clients",
     "get_client",
+    "get_limit",
     "get_recording",
     "happened",
     "happened_by_server",
     "json_lines",
+    "limits",
     "messages_of",
     "methods_of",
     "page_of_pairs",
     "pairs_of",
+    "plane_limits",
     "reach",
     "reaches",
     "recordings",

@@ -111,6 +111,8 @@ def _side(facts: ServerFacts, counts: Mapping[str, int]) -> ServerSide:
     for place in facts.endpoints:
         eras |= compat.eras_of(place.era, facts.revisions)
     has = frozenset(name for name, number in counts.items() if number)
+    if not (facts.server_info or facts.capabilities or has):
+        eras = set()  # which era it speaks is not yet what it can do
     measured = compat.Server(facts.transport, frozenset(eras), facts.revisions, facts.capabilities, has)
     key = json.dumps([facts.transport, sorted(eras), facts.revisions, facts.capabilities, sorted(has)], sort_keys=True)
     return ServerSide(facts, measured, counts, key)

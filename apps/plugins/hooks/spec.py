@@ -16,6 +16,9 @@ class HookCall:
     name: str
     arguments: dict[str, Any]
     call_id: str
+    cost: int = 0
+    """Millionths of the currency's unit. A before hook says what the call may cost, which is set aside in limits on spending; an
+    after hook says what it did cost, which is what the log has."""
     facts: dict[str, Any] = field(default_factory=dict)
     """For hooks to hand things from before to after."""
 

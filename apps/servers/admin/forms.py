@@ -133,7 +133,7 @@ class ServerForm(forms.ModelForm[Server]):
     class Meta:
         model = Server
         fields = (
-            "slug", "name", "description", "transport", "review", "trust_annotations", "timeout_seconds", "max_concurrency", "idle_seconds",
+            "slug", "name", "description", "transport", "auth", "oauth_scope", "review", "trust_annotations", "timeout_seconds", "max_concurrency", "idle_seconds",
         )  # fmt: skip
         help_texts = {
             "slug": "Its address is /mcp/ and this, and its tools are called slug__tool. It stays.",
@@ -147,6 +147,8 @@ class ServerForm(forms.ModelForm[Server]):
         super().__init__(*args, **kwargs)
         if "name" in self.fields:
             self.fields["name"].required = False
+        if "auth" in self.fields:
+            self.fields["auth"].required = False
         self._endpoint_of_instance()
         if "transport" in self.fields:
             self.fields["transport"].choices = self._transports()  # type: ignore[attr-defined]
@@ -187,12 +189,14 @@ class ServerForm(forms.ModelForm[Server]):
         """Return what the registry's services take: everything, or what was changed."""
         data = self.cleaned_data
         stdio = data.get("transport", self.instance.transport) == Server.Transport.STDIO
-        belongs = {"command", "args", "cwd", "env"} if stdio else {"url", "headers"}
-        foreign = {"url", "command", "args", "cwd", "headers", "env"} - belongs
+        belongs = {"command", "args", "cwd", "env"} if stdio else {"url", "headers", "auth", "oauth_scope"}
+        foreign = {"url", "command", "args", "cwd", "headers", "env", "auth", "oauth_scope"} - belongs
         names = [*data] if all_of_them else self.changed_data
         given = {name: data[name] for name in names if name in data and name not in foreign and name != "tenant"}
+        if not given.get("auth", "-"):  # left out of the form: as it is
+            del given["auth"]
         if not all_of_them and "transport" in given:
-            given |= {name: [] if name == "args" else "" for name in foreign - {"headers", "env"}}
+            given |= {name: [] if name == "args" else "" for name in foreign - {"headers", "env", "auth", "oauth_scope"}}
         if all_of_them:
             given["headers" if not stdio else "env"] = data.get("headers" if not stdio else "env") or None
         return given

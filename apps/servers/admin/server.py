@@ -19,6 +19,18 @@ from apps.common.admin.panels import Panel
 from apps.common.admin.states import look_of, state_badge
 from apps.common.errors import SwitchyardError
 from apps.servers import selectors
+from apps.servers.admin.connecting import (
+    CONNECTING,
+    OAuthClientForm,
+    ask_client,
+    ask_connect,
+    ask_disconnect,
+    connect_server,
+    connected,
+    connection_context,
+    disconnect_server,
+    enter_client,
+)
 from apps.servers.admin.forms import CloneForm, CredentialForm, RemoveCredentialForm, ServerForm
 from apps.servers.admin.parts import (
     ATTENTION,
@@ -68,7 +80,11 @@ class ServerAdmin(TenantAdmin):
         "test",
         "pause",
         "resume",
-        {"title": "More", "icon": "more_horiz", "items": ["clone", "set_credential", "remove_credential", "delete_it"]},
+        {
+            "title": "More",
+            "icon": "more_horiz",
+            "items": ["clone", "set_credential", "remove_credential", *CONNECTING, "delete_it"],
+        },
     )
     change_form_after_template = "console/server_test.html"
     conditional_fields = {
@@ -78,14 +94,34 @@ class ServerAdmin(TenantAdmin):
         "args": "transport == 'stdio'",
         "cwd": "transport == 'stdio'",
         "env": "transport == 'stdio'",
+        "auth": "transport != 'stdio'",
+        "oauth_scope": "transport != 'stdio' && auth != 'headers'",
     }
     add_fieldsets = (
-        (None, {"fields": ("slug", "name", "description", "transport", "url", "headers", "command", "args", "cwd", "env")}),
+        (
+            None,
+            {
+                "fields": (
+                    "slug",
+                    "name",
+                    "description",
+                    "transport",
+                    "url",
+                    "auth",
+                    "oauth_scope",
+                    "headers",
+                    "command",
+                    "args",
+                    "cwd",
+                    "env",
+                )
+            },
+        ),
         ("Review of what it offers", {"fields": ("review", "trust_annotations")}),
         ("Limits", {"fields": ("timeout_seconds", "max_concurrency", "idle_seconds"), "classes": ("collapse",)}),
     )
     fieldsets = (
-        ("Connection", {"fields": ("transport", "url", "command", "args", "cwd")}),
+        ("Connection", {"fields": ("transport", "url", "auth", "oauth_scope", "command", "args", "cwd")}),
         ("Description", {"fields": ("name", "description")}),
         ("Review of what it offers", {"fields": ("review", "trust_annotations")}),
         ("Limits", {"fields": ("timeout_seconds", "max_concurrency", "idle_seconds"), "classes": ("collapse",)}),
@@ -221,6 +257,33 @@ class ServerAdmin(TenantAdmin):
         return f"{name} of {obj.slug} is deleted."
 
     @verb(
+        description="Connect",
+        ask=ask_connect,
+        icon="link",
+        variant=ActionVariant.PRIMARY,
+        applies=lambda server: server.by_oauth,
+    )
+    def connect(self, request: HttpRequest, obj: Server, form: Any) -> Shown | str:
+        """Lead to the authorization server."""
+        return connect_server(request, obj)
+
+    @verb(description="Disconnect", ask=ask_disconnect, icon="link_off", variant=ActionVariant.DANGER, applies=connected)
+    def disconnect(self, request: HttpRequest, obj: Server, form: Any) -> str:
+        """Forget and revoke its tokens."""
+        return disconnect_server(obj)
+
+    @verb(
+        description="Enter OAuth client",
+        ask=ask_client,
+        icon="id_card",
+        form=OAuthClientForm,
+        applies=lambda server: server.by_oauth,
+    )
+    def set_oauth_client(self, request: HttpRequest, obj: Server, form: Any) -> str:
+        """Store the client that Switchyard is registered as."""
+        return enter_client(obj, form)
+
+    @verb(
         description="Delete server",
         permission="delete",
         ask=ask("delete", "Delete {}?", "Delete server", danger=True),
@@ -319,6 +382,19 @@ class ServerAdmin(TenantAdmin):
                 "console/panels/endpoints.html",
                 endpoints_context(obj, self.policy_allows(request, "write", obj)),
                 30,
+            ),
+            *(
+                [
+                    Panel(
+                        "connection",
+                        "Connection",
+                        "console/panels/connection.html",
+                        connection_context(self, obj, may_write),
+                        20,
+                    )
+                ]
+                if obj.by_oauth
+                else []
             ),
             Panel(
                 "credentials",

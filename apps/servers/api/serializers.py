@@ -5,8 +5,10 @@ from typing import Any
 from rest_framework import serializers
 
 from apps.common.api.serializers import InputSerializer
-from apps.servers.models import Endpoint, Server
+from apps.servers import selectors
+from apps.servers.models import Endpoint, OAuthClient, OAuthConnection, Server
 from apps.servers.rules import hide_secrets
+from apps.servers.services.oauth.identity import ALGORITHMS, METHODS, connect_url
 
 
 class EndpointOut(serializers.ModelSerializer[Endpoint]):
@@ -47,7 +49,7 @@ class ServerOut(serializers.ModelSerializer[Server]):
     class Meta:
         model = Server
         fields = (
-            "id", "tenant", "tenant_slug", "slug", "name", "description", "transport", "state", "paused", "review", "trust_annotations", "builtin",
+            "id", "tenant", "tenant_slug", "slug", "name", "description", "transport", "auth", "oauth_scope", "state", "paused", "review", "trust_annotations", "builtin",
             "timeout_seconds", "max_concurrency", "idle_seconds", "endpoints", "credentials", "server_info", "capabilities",
             "instructions", "revisions", "discovered_at", "discovery_error", "created_at", "updated_at",
         )  # fmt: skip
@@ -77,6 +79,10 @@ class _ServerFields(InputSerializer):
         child=serializers.CharField(max_length=8000, allow_null=True, allow_blank=True, trim_whitespace=False),
         help_text="Encrypted; never shown again.",
         required=False,
+    )
+    auth = serializers.ChoiceField(choices=Server.Auth.choices, required=False)
+    oauth_scope = serializers.CharField(
+        max_length=1000, required=False, allow_blank=True, help_text="Empty: the scopes that the server asks for."
     )
     review = serializers.ChoiceField(choices=Server.Review.choices, required=False)
     trust_annotations = serializers.BooleanField(required=False)
@@ -129,6 +135,82 @@ class CredentialName(InputSerializer):
 
     kind = serializers.ChoiceField(choices=("header", "env"))
     name = serializers.CharField(max_length=200)
+
+
+class ConnectIn(InputSerializer):
+    """Whose connection it will be."""
+
+    personal = serializers.BooleanField(
+        required=False, help_text="Your own account, on a server where each user has one; else the server's connection."
+    )
+
+
+class BegunOut(serializers.Serializer[Any]):
+    """Where the person goes on, or that the connection stands already."""
+
+    connected = serializers.BooleanField(help_text="No person was needed; the connection stands.")
+    authorization_url = serializers.CharField(help_text="To be opened by the same user, in a browser signed in to Switchyard.")
+    issuer = serializers.CharField()
+    scope = serializers.CharField()
+    expires_at = serializers.DateTimeField(allow_null=True, help_text="Until when the person can come back.")
+
+
+class OAuthClientIn(InputSerializer):
+    """The client that Switchyard is registered as with the server's authorization server."""
+
+    issuer = serializers.CharField(max_length=1000, help_text="The credentials are sent there and nowhere else.")
+    client_id = serializers.CharField(max_length=1000)
+    client_secret = serializers.CharField(max_length=8000, required=False, trim_whitespace=False, write_only=True)
+    private_key = serializers.CharField(
+        max_length=16_000, required=False, trim_whitespace=False, write_only=True, help_text="PEM, for private_key_jwt."
+    )
+    token_endpoint_auth_method = serializers.ChoiceField(choices=METHODS, required=False)
+    algorithm = serializers.ChoiceField(choices=ALGORITHMS, required=False)
+
+
+class OAuthClientOut(serializers.Serializer[Any]):
+    """The client that was entered; its secret is never shown."""
+
+    issuer = serializers.CharField()
+    client_id = serializers.CharField()
+    token_endpoint_auth_method = serializers.CharField(source="method")
+    algorithm = serializers.CharField()
+    has_secret = serializers.SerializerMethodField()
+    updated_at = serializers.DateTimeField()
+
+    def get_has_secret(self, client: OAuthClient) -> bool:
+        """Tell whether a secret or a private key is stored."""
+        return client.sealed is not None
+
+
+class UpstreamConnectionOut(serializers.ModelSerializer[OAuthConnection]):
+    """An OAuth connection with a server; its tokens are never shown."""
+
+    server = serializers.CharField(source="server.slug", read_only=True)
+    server_id = serializers.UUIDField(read_only=True)
+    user = serializers.SerializerMethodField(help_text="Whose own it is; null: the server's.")
+    refreshes = serializers.SerializerMethodField(help_text="It renews itself ahead of its end.")
+    connect_url = serializers.SerializerMethodField(help_text="Where a person connects again.")
+
+    class Meta:
+        model = OAuthConnection
+        fields = (
+            "id", "server", "server_id", "user", "state", "reason", "issuer", "resource", "scope", "wanted_scope", "expires_at",
+            "refresh_due_at", "refreshed_at", "refreshes", "failures", "connected_at", "connected_by", "connect_url", "updated_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def get_user(self, row: OAuthConnection) -> str | None:
+        """Return the name of the user whose own it is."""
+        return row.user.get_username() if row.user is not None else None
+
+    def get_refreshes(self, row: OAuthConnection) -> bool:
+        """Tell whether it can be refreshed without a person."""
+        return selectors.renews_itself(row)
+
+    def get_connect_url(self, row: OAuthConnection) -> str:
+        """Return the address of the page on which it is connected."""
+        return connect_url(row.server_id)
 
 
 class ConnectionOut(serializers.Serializer[Any]):

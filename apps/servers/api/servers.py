@@ -15,6 +15,7 @@ from apps.common.api.parameters import ApiFilterSet
 from apps.common.api.serializers import EmptySerializer, take_nothing
 from apps.common.api.views import KindViewSet, TenantViewSet
 from apps.servers import selectors
+from apps.servers.api.connections import ConnectingMixin
 from apps.servers.api.serializers import (
     CloneIn,
     ConnectionOut,
@@ -64,7 +65,7 @@ class ServerFilter(ApiFilterSet):
         return rows.matching(value)
 
 
-class ServersViewSet(TenantViewSet):
+class ServersViewSet(ConnectingMixin, TenantViewSet):
     """MCP servers."""
 
     model = Server

@@ -2,6 +2,15 @@
 
 from apps.servers.models.credential import Credential
 from apps.servers.models.endpoint import Endpoint, UpstreamProcess
+from apps.servers.models.oauth import OAuthClient, OAuthConnection, PendingAuthorization
 from apps.servers.models.server import Server
 
-__all__ = ("Credential", "Endpoint", "Server", "UpstreamProcess")
+__all__ = (
+    "Credential",
+    "Endpoint",
+    "OAuthClient",
+    "OAuthConnection",
+    "PendingAuthorization",
+    "Server",
+    "UpstreamProcess",
+)

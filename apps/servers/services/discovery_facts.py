@@ -7,6 +7,7 @@ from apps.common.clock import now
 from apps.common.outbox import changed
 from apps.servers.domain import Discovered
 from apps.servers.models import Server
+from apps.servers.services.endpoints import known_revisions
 
 MAX_ERROR = 500
 
@@ -23,7 +24,8 @@ def store_discovery(server: Server, *, discovered: Discovered | None = None, ins
         fields |= {
             "server_info": _storable(discovered.server_info),
             "capabilities": _storable(discovered.capabilities),
-            "revisions": list(discovered.revisions),
+            "revisions": known_revisions(row, discovered.revisions, surveyed=discovered.surveyed),
+            **({"surveyed_version": row.version} if discovered.surveyed else {}),
             "instructions": _storable(instructions),
             "discovered_at": now(),
         }

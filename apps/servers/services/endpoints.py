@@ -11,7 +11,7 @@ from apps.common.context import SYSTEM, every_tenant
 from apps.common.errors import ValidationFailed
 from apps.common.events import ControlEvent
 from apps.common.outbox import audit, changed, unit_of_work
-from apps.servers.models import Endpoint
+from apps.servers.models import Endpoint, Server
 
 ERAS = ("", "modern", "legacy", "dual")
 _OBSERVED = frozenset(Endpoint.State.values) - {Endpoint.State.PAUSED}
@@ -75,12 +75,20 @@ def remember_era(endpoint_id: object, era: str, revisions: Sequence[str]) -> boo
                 return False
             row.era, row.last_seen_at = era, now()
             row.save(update_fields=["era", "last_seen_at", "updated_at"])
-            if revisions and list(revisions) != row.server.revisions:
-                row.server.revisions = list(revisions)
+            known = known_revisions(row.server, revisions)
+            if revisions and known != row.server.revisions:
+                row.server.revisions = known
                 row.server.save(update_fields=["revisions", "updated_at"])
             changed("server", row.server_id, tenant_id=row.tenant_id)
     return True
 
 
 def _known(row: Endpoint, era: str, revisions: Sequence[str]) -> bool:
-    return row.era == era and (not revisions or list(revisions) == row.server.revisions)
+    return row.era == era and (not revisions or known_revisions(row.server, revisions) == row.server.revisions)
+
+
+def known_revisions(server: Server, found: Sequence[str], *, surveyed: bool = False) -> list[str]:
+    """Return what a server speaks, newest first: what was found, and the older ones that it was found to speak when all were asked for."""
+    if surveyed or server.surveyed_version != server.version or not found:
+        return list(found)
+    return sorted({*found, *(one for one in server.revisions if one < found[0])}, reverse=True)

@@ -26,6 +26,7 @@ from apps.servers.services.lifecycle import (
     resume_server,
     resume_servers,
 )
+from apps.servers.services.oauth.disconnecting import drop_connections
 from apps.servers.services.validation import Problems, summary
 
 __all__ = (
@@ -62,6 +63,8 @@ def register_server(
     timeout_seconds: int = 60,
     max_concurrency: int = 256,
     idle_seconds: int = 600,
+    auth: str = Server.Auth.HEADERS,
+    oauth_scope: str = "",
     builtin: bool = False,
     from_file: bool = False,
     paused: bool = False,
@@ -70,7 +73,8 @@ def register_server(
 
     Raises ValidationFailed (all messages by field), Conflict for a taken slug, AddressRefused, PermissionDenied, and
     StepUpRequired when anybody but a superuser gives a command. `from_file`: the command comes from a file on this machine;
-    `paused`: it is not used before somebody resumes it.
+    `paused`: it is not used before somebody resumes it. `auth` is one of Server.Auth; what is reached by OAuth has to be connected then
+    (`services.oauth.connecting`), and `oauth_scope` says which scopes to ask for, where that is not left to the server.
     """
     tenant_id = current_tenant_id()
     server = Server(
@@ -79,6 +83,8 @@ def register_server(
         name=name or slug,
         description=description,
         transport=transport,
+        auth=auth,
+        oauth_scope=oauth_scope,
         review=review,
         trust_annotations=trust_annotations,
         timeout_seconds=timeout_seconds,
@@ -131,6 +137,8 @@ def update_server(server: Server, *, from_file: bool = False, **fields: Any) -> 
         changes = _plan_credentials(row, values)
         if changes["env"] and not reconnects:
             admission.admit_connection(row, endpoint, from_file=from_file)
+        if before["url"] and (row.auth != before["auth"] or rules.origin(before["url"]) != rules.origin(endpoint.url or "")):
+            drop_connections(row, "the address or the authentication of the server changed")
         if before["url"] and endpoint.url and rules.origin(before["url"]) != rules.origin(endpoint.url):
             _keep_headers_home(changes["header"])
         touched += [credential_store.KINDS[kind] for kind, change in changes.items() if change]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -14,7 +15,7 @@ from apps.common.errors import NotFound, NotReady
 from apps.common.events import ControlEvent
 from apps.common.outbox import audit, unit_of_work
 from apps.servers.domain import Secrets
-from apps.servers.models import Credential, Server
+from apps.servers.models import Credential, OAuthClient, OAuthConnection, Server
 from apps.servers.services import stdio_gate
 
 
@@ -38,8 +39,24 @@ def unseal(credential: Credential) -> str:
     return keyring().open(bytes(credential.sealed), associated=credential.associated).decode()
 
 
+def stored_headers(server: Server) -> dict[str, str]:
+    """Return the headers stored for a server that is reached by OAuth: all but `Authorization`, which is the token's. Raises NotReady."""
+    found = {row.name: _opened(server, row) for row in Credential.unscoped.filter(server=server, kind=Credential.Kind.HEADER)}
+    return {name: value for name, value in found.items() if name.lower() != "authorization"}
+
+
+def _opened(server: Server, credential: Credential) -> str:
+    try:
+        return unseal(credential)
+    except DecryptionFailed:
+        raise NotReady(
+            f"The {credential.get_kind_display().lower()} {credential.name} of {server.slug} cannot be decrypted with the "
+            "keys of this installation: set it again, or add the key it was made with to SWITCHYARD_ENCRYPTION_KEYS."
+        ) from None
+
+
 def secrets_of(server_id: object) -> Secrets:
-    """Return what a server's credentials decrypt to, for the connection that is about to be opened.
+    """Return what a server's credentials decrypt to; `access.access_of` adds its token, where it is reached by OAuth.
 
     Every way to a server passes here, so a command that may no longer be started (SWITCHYARD_STDIO) is refused here as well.
     Raises NotFound, PermissionDenied, and NotReady when a value cannot be decrypted with the keys of this installation.
@@ -53,14 +70,17 @@ def secrets_of(server_id: object) -> Secrets:
                 stdio_gate.check_start(from_file=endpoint.from_file)
         values: dict[str, dict[str, str]] = {"header": {}, "env": {}}
         for credential in server.credentials.all():
-            try:
-                values[credential.kind][credential.name] = unseal(credential)
-            except DecryptionFailed:
-                raise NotReady(
-                    f"The {credential.get_kind_display().lower()} {credential.name} of {server.slug} cannot be decrypted with the "
-                    "keys of this installation: set it again, or add the key it was made with to SWITCHYARD_ENCRYPTION_KEYS."
-                ) from None
+            values[credential.kind][credential.name] = _opened(server, credential)
     return Secrets(headers=values["header"], env=values["env"])
+
+
+SEALED: tuple[tuple[Any, str], ...] = (
+    (Credential, "sealed"),
+    (OAuthClient, "sealed"),
+    (OAuthConnection, "access"),
+    (OAuthConnection, "refresh"),
+)
+"""What is sealed with this ring and stays; verifiers of pending authorizations live for minutes."""
 
 
 @dataclass(slots=True)
@@ -68,7 +88,7 @@ class Reencryption:
     """How far a re-encryption has come."""
 
     total: int = 0
-    """Credentials there are."""
+    """Values there are: credentials, secrets of OAuth clients, tokens of connections."""
     done: int = 0
     """Sealed anew with the newest key."""
     current: int = 0
@@ -80,7 +100,7 @@ class Reencryption:
 
 
 def reencrypt_all(*, batch: int = 200, progress: Callable[[Reencryption], None] | None = None) -> Reencryption:
-    """Seal every credential with the newest key, while the product runs; only a superuser may.
+    """Seal every credential and token with the newest key, while the product runs; only a superuser may.
 
     Each row is replaced by itself, and only if nobody has set it meanwhile, so it can be stopped and started again at any moment and
     every value stays readable throughout. `progress` is called after each `batch` rows.
@@ -89,18 +109,9 @@ def reencrypt_all(*, batch: int = 200, progress: Callable[[Reencryption], None] 
     ring = keyring()
     state = Reencryption()
     with every_tenant():
-        state.total = Credential.objects.count()
-        last: UUID | None = None
-        while True:
-            rows = Credential.objects.select_related("server").order_by("pk")
-            page = list((rows if last is None else rows.filter(pk__gt=last))[:batch])
-            if not page:
-                break
-            last = page[-1].pk
-            for credential in page:
-                _reseal(ring, credential, state)
-            if progress is not None:
-                progress(state)
+        state.total = sum(model.objects.exclude(**{name: None}).count() for model, name in SEALED)
+        for model, name in SEALED:
+            _reseal_all(ring, model, name, state, batch=batch, progress=progress)
         with unit_of_work():
             audit(
                 ControlEvent(
@@ -121,18 +132,36 @@ def reencrypt_all(*, batch: int = 200, progress: Callable[[Reencryption], None] 
     return state
 
 
-def _reseal(ring: Keyring, credential: Credential, state: Reencryption) -> None:
-    before = bytes(credential.sealed)
+def _reseal_all(
+    ring: Keyring, model: Any, name: str, state: Reencryption, *, batch: int, progress: Callable[[Reencryption], None] | None
+) -> None:
+    last: UUID | None = None
+    while True:
+        rows = model.objects.exclude(**{name: None}).order_by("pk")
+        page = list((rows if last is None else rows.filter(pk__gt=last))[:batch])
+        if not page:
+            return
+        last = page[-1].pk
+        for row in page:
+            _reseal(ring, row, name, state)
+        if progress is not None:
+            progress(state)
+
+
+def _reseal(ring: Keyring, row: Any, name: str, state: Reencryption) -> None:
+    before = bytes(getattr(row, name))
     if ring.key_id(before) == ring.newest:
         state.current += 1
         return
+    associated = row.associated(name) if callable(row.associated) else row.associated
     try:
-        value = ring.open(before, associated=credential.associated)
+        value = ring.open(before, associated=associated)
     except DecryptionFailed:
-        state.failed.append(f"{credential.server.slug}: {credential}")
+        owner = row.server.slug if row.server is not None else row.issuer
+        state.failed.append(f"{owner}: {row}")
         return
-    sealed = ring.seal(value, associated=credential.associated)
-    if Credential.objects.filter(pk=credential.pk, sealed=before).update(sealed=sealed):
+    sealed = ring.seal(value, associated=associated)
+    if type(row).objects.filter(**{"pk": row.pk, name: before}).update(**{name: sealed}):
         state.done += 1
     else:
         state.replaced += 1

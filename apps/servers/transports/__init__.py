@@ -1,10 +1,16 @@
 """Ways to MCP servers: Streamable HTTP, HTTP+SSE and stdio, in both eras, behind one interface."""
 
+from dataclasses import replace
+
 from apps.common.http import HttpClient, NetworkPolicy
+from apps.common.http.check import parse_url
 from apps.servers.domain import EndpointFacts, Secrets, ServerFacts
+from apps.servers.transports.authorized import AuthorizedHttp, Http
 from apps.servers.transports.base import Json, Upstream, UpstreamEvents
 from apps.servers.transports.callers import UpstreamOfAskers, UpstreamOfEach
 from apps.servers.transports.discovery import discover
+from apps.servers.transports.era import LEGACY
+from apps.servers.transports.everything import EVERYTHING
 from apps.servers.transports.http import HttpUpstream
 from apps.servers.transports.sse import SseUpstream
 from apps.servers.transports.stdio import StdioUpstream
@@ -38,10 +44,17 @@ def open_upstream(
                 server, endpoint, secrets, events, capabilities=theirs or declared, startup_seconds=startup_seconds, place=place
             )
 
-        return UpstreamOfAskers(process("", {}), process, server.idle_seconds)
+        def whole_process(heard: UpstreamEvents) -> StdioUpstream:
+            known = replace(endpoint, era=LEGACY)  # the common process has told
+            return StdioUpstream(server, known, secrets, heard, capabilities=EVERYTHING, startup_seconds=startup_seconds)
+
+        return UpstreamOfAskers(
+            process("", {}), process, server.idle_seconds, None if declared == EVERYTHING else whole_process
+        )
     if server.transport not in {"http", "sse"}:
         raise ValueError(f"There is no transport {server.transport!r}.")
-    client = http or HttpClient(policy or NetworkPolicy())
+    plain = http or HttpClient(policy or NetworkPolicy())
+    client: Http = plain if secrets.tokens is None else AuthorizedHttp(plain, secrets.tokens, parse_url(endpoint.url))
     if server.transport == "sse":
 
         def stream(place: str, theirs: Json, *, owns_http: bool = False) -> SseUpstream:
@@ -49,5 +62,9 @@ def open_upstream(
                 server, endpoint, secrets, events, client, owns_http=owns_http, capabilities=theirs or declared, place=place
             )
 
-        return UpstreamOfEach(stream("", {}, owns_http=http is None), stream, server.idle_seconds)
+        def whole_stream(heard: UpstreamEvents) -> SseUpstream:
+            return SseUpstream(server, endpoint, secrets, heard, client, owns_http=False, capabilities=EVERYTHING)
+
+        own = stream("", {}, owns_http=http is None)
+        return UpstreamOfEach(own, stream, server.idle_seconds, None if declared == EVERYTHING else whole_stream)
     return HttpUpstream(server, endpoint, secrets, events, client, owns_http=http is None, capabilities=declared)

@@ -1,10 +1,14 @@
 """What a transport gives to the data plane and to discovery; every transport and both eras look the same from here."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from apps.servers.domain import EndpointFacts, Secrets, ServerFacts
+
+if TYPE_CHECKING:
+    from apps.servers.transports.everything import Seen, Way
 
 Json = dict[str, Any]
 OnMessage = Callable[[Json], Awaitable[None]]
@@ -60,8 +64,14 @@ class UpstreamRequest:
     on_request: OnRequest | None = None
     """Answers a request of the server's made while this one runs: gets the JSON-RPC request, returns result or error
     member. Without it such requests are answered -32601 (ping with {})."""
+    unasked: str = ""
+    """Set by the transport where the caller takes requests and the server's cannot be brought to it: why, for the server to read."""
+    refused: list[str] = field(default_factory=list)
+    """Set by the transport: the methods of the server's requests that were refused for that reason."""
     caller: str = ""
     """Whose session it is made in, where the protocol has sessions; empty for what Switchyard asks for itself."""
+    user: str = ""
+    """The user whose own account with the server is used, where each has one; the gateway's business, not the transport's."""
     session: str = ""
     """The caller's own session, where it has one: calls of one session may be mistaken for each other, others may not."""
     era: str | None = None
@@ -78,6 +88,8 @@ class UpstreamRequest:
         extensions = capabilities.get("extensions")
         return {"extensions": extensions} if extensions else {}
 
+    waits: bool = False
+    """Set by the transport while the call waits for others that must end before it may be sent."""
     sent: bool = False
     """Set by the transport the moment bytes may have left; a failure before that certainly had no effect."""
 
@@ -111,6 +123,8 @@ class Description:
     server_info: Json
     capabilities: Json
     instructions: str
+    surveyed: bool = True
+    """Every revision was asked for that the way to the server knows."""
 
 
 class UpstreamEvents(Protocol):
@@ -143,10 +157,24 @@ class Upstream(Protocol):
         """Send a request and return the answer. Connects, handshakes, finds the era and reconnects by itself."""
         ...
 
-    async def describe(self) -> Description:
+    async def describe(self, *, survey: bool = False) -> Description:
         """Ask the server anew who it is, what it can do and which revisions it speaks; for discovery, not per call.
 
-        The caller bounds the time (`discover` does).
+        It is offered the newest revision of each era; with `survey` every older one as well, which takes a session each. The caller
+        bounds the time (`discover` does).
+        """
+        ...
+
+    @property
+    def seen(self) -> "Seen":
+        """What discovery has read over this way so far."""
+        ...
+
+    def everything(self, events: UpstreamEvents) -> AbstractAsyncContextManager["tuple[Way, Json]"]:
+        """Give a session (or process) of its own of a legacy server, in which every capability of a client is declared, and the
+        capabilities that the server names there; it ends with the block. `events` gets what it reports.
+
+        The way itself where it was opened with `EVERYTHING` declared and is one channel.
         """
         ...
 

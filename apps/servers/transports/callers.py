@@ -8,15 +8,19 @@ import asyncio
 import contextlib
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
+from apps.common.background import Background
 from apps.common.errors import AddressRefused, UpstreamError, UpstreamUnavailable
 from apps.common.jsontext import dumps
-from apps.servers.transports.base import Description, Json, UpstreamAnswer, UpstreamRequest, takes_requests
+from apps.servers.transports.base import Description, Json, UpstreamAnswer, UpstreamEvents, UpstreamRequest, takes_requests
 from apps.servers.transports.era import LEGACY
+from apps.servers.transports.everything import Seen
+from apps.servers.transports.loose_questions import LEFT_SECONDS
 from apps.servers.transports.sse import SseUpstream
 from apps.servers.transports.stdio import StdioUpstream
 
@@ -28,6 +32,8 @@ OWN = 32
 """Sessions of one caller, who may declare other capabilities each time; beyond that the one of its own that was idle longest ends."""
 ASKERS = 16
 """Processes of one stdio server beside the common one, each for a caller who takes its requests."""
+ASKERS_SHARE = 4
+"""One caller may have this part of them, over all of its sessions: 4."""
 LANES = 8
 """Ways of one caller without sessions to a server whose questions cannot be tied to a call."""
 _AT_ONCE = 16
@@ -49,14 +55,20 @@ class Callers(Generic[T]):
     """One thing for each caller, made when first used, ended when idle for `idle_seconds`. Belongs to one event loop."""
 
     def __init__(
-        self, make: Callable[[str, Json], T], end: Callable[[T], Awaitable[None]], idle_seconds: float, most: int | None = None
+        self,
+        make: Callable[[str, Json], T],
+        end: Callable[[T], Awaitable[None]],
+        idle_seconds: float,
+        most: int | None = None,
+        each: int | None = None,
     ) -> None:
         self._make = make
         self._most = MOST if most is None else most
+        self._each = OWN if each is None else each
         self._end = end
         self._idle = idle_seconds
         self._kept: OrderedDict[str, _Kept[T]] = OrderedDict()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending = Background()
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -72,14 +84,15 @@ class Callers(Generic[T]):
         return kept.thing if kept is not None else None
 
     @contextmanager
-    def use(self, caller: str, declared: Json | None = None) -> Iterator[T]:
+    def use(self, caller: str, declared: Json | None = None, owner: str = "") -> Iterator[T]:
         """Give a caller's own, which does not end meanwhile. Raises UpstreamUnavailable once closed, and when all are in use.
 
-        With other capabilities `declared` it is another one: a session's are said once, at its start.
+        With other capabilities `declared` it is another one: a session's are said once, at its start. It counts as its `owner`'s, who is
+        the caller unless another is named.
         """
         if self._closed:
             raise UpstreamUnavailable("The connection to the server is closed.")
-        owner = caller
+        owner = owner or caller
         caller = place_of(caller, declared)
         kept = self._kept.get(caller)
         if kept is None:
@@ -106,16 +119,15 @@ class Callers(Generic[T]):
             async with asyncio.timeout(END_SECONDS):
                 for start in range(0, len(things), _AT_ONCE):
                     await asyncio.gather(*(self._quietly(one) for one in things[start : start + _AT_ONCE]))
-        for task in self._ending:
-            task.cancel()
+        self._ending.cancel()
 
     def _make_room(self, owner: str) -> None:
         own = [caller for caller, kept in self._kept.items() if kept.owner == owner]
-        if len(own) >= OWN:
+        if len(own) >= self._each:
             idle = next((caller for caller in own if not self._kept[caller].in_use), None)
             if idle is None:
                 raise UpstreamUnavailable(
-                    f"This caller has {OWN} sessions in use at this server, the limit. Try again shortly."
+                    f"This caller has {self._each} sessions in use at this server, the limit. Try again shortly."
                 )
             self._drop(idle)
         if len(self._kept) < self._most:
@@ -137,9 +149,7 @@ class Callers(Generic[T]):
             self._reaper = loop.call_later(max(self._idle / 4, 0.05), self._reap)
 
     def _drop(self, caller: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._quietly(self._kept.pop(caller).thing))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._ending.start(self._quietly(self._kept.pop(caller).thing))
 
     async def _quietly(self, thing: T) -> None:
         with contextlib.suppress(UpstreamError, AddressRefused, TimeoutError):
@@ -154,6 +164,23 @@ def place_of(caller: str, declared: Json | None) -> str:
 def way_of(request: UpstreamRequest) -> str:
     """Return whose way to a server with one shared channel a request goes: the session's where its client may be asked something."""
     return request.caller if request.on_request is None else f"{request.caller} {request.session}".rstrip()
+
+
+Whole = Callable[[UpstreamEvents], SseUpstream | StdioUpstream] | None
+"""Makes the way that declares everything; None where the common one does already."""
+
+
+@asynccontextmanager
+async def _everything(
+    own: SseUpstream | StdioUpstream, make: Whole, events: UpstreamEvents
+) -> AsyncIterator[tuple[SseUpstream | StdioUpstream, Json]]:
+    """Open a way that declares everything, and end it with the block; see `Upstream.everything`."""
+    upstream = own if make is None else make(events)
+    try:
+        yield upstream, (await upstream.describe()).capabilities
+    finally:
+        if upstream is not own:
+            await upstream.aclose("idle")
 
 
 class Lanes:
@@ -179,10 +206,16 @@ class Lanes:
         busy.add(number)
         try:
             yield f"{request.caller} #{number}" if number else request.caller
-        finally:
-            busy.discard(number)
-            if not busy:
-                self._busy.pop(request.caller, None)
+        except BaseException:  # the server may still be at it, and ask
+            asyncio.get_running_loop().call_later(LEFT_SECONDS, self._free, request.caller, number)
+            raise
+        self._free(request.caller, number)
+
+    def _free(self, caller: str, number: int) -> None:
+        busy = self._busy[caller]
+        busy.discard(number)
+        if not busy:
+            del self._busy[caller]
 
 
 class Standing(Generic[T]):
@@ -197,17 +230,17 @@ class Standing(Generic[T]):
         self._held: dict[str, tuple[AbstractContextManager[T], asyncio.Task[None]]] = {}
 
     async def watch(
-        self, request: UpstreamRequest, send: Callable[[T], Awaitable[UpstreamAnswer]], caller: str = ""
+        self, request: UpstreamRequest, send: Callable[[T], Awaitable[UpstreamAnswer]], caller: str = "", owner: str = ""
     ) -> UpstreamAnswer:
         """Subscribe or unsubscribe with what is the caller's own; see Upstream.watch. `caller` is `request.caller` by default."""
         caller = caller or request.caller
         place = place_of(caller, request.declared)
-        with self._callers.use(caller, request.declared) as own:
+        with self._callers.use(caller, request.declared, owner) as own:
             answer = await send(own)
             if not self._watching(own):
                 self._give_up(place)
             elif place not in self._held:
-                use = self._callers.use(caller, request.declared)
+                use = self._callers.use(caller, request.declared, owner)
                 use.__enter__()
                 self._held[place] = (use, asyncio.get_running_loop().create_task(self._listen(own)))
         return replace(answer, place=place)
@@ -230,13 +263,19 @@ class UpstreamOfAskers:
     """A stdio upstream: one process for all, and one for each session (or caller) that takes a legacy server's requests.
 
     What such a program asks cannot be tied to a call, so it must not be one that others use. A modern program asks in its
-    answers and serves everybody. Beyond `ASKERS` in use at once a caller shares the common process, which is told that its
-    clients take no requests.
+    answers and serves everybody. Beyond `ASKERS` in use at once, or its own share of them, a caller uses the common process, which is told
+    that its clients take no requests; what it asks all the same is refused with the reason.
     """
 
-    def __init__(self, own: StdioUpstream, make: Callable[[str, Json], StdioUpstream], idle_seconds: float) -> None:
+    def __init__(
+        self, own: StdioUpstream, make: Callable[[str, Json], StdioUpstream], idle_seconds: float, whole: Whole = None
+    ) -> None:
         self._own = own
-        self._askers: Callers[StdioUpstream] = Callers(make, lambda upstream: upstream.aclose("idle"), idle_seconds, ASKERS)
+        self._whole = whole
+        self.seen = Seen()
+        self._askers: Callers[StdioUpstream] = Callers(
+            make, lambda upstream: upstream.aclose("idle"), idle_seconds, ASKERS, max(1, ASKERS // ASKERS_SHARE)
+        )
         self._standing = Standing(self._askers, StdioUpstream.listen, lambda upstream: upstream.watching)
 
     async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
@@ -244,19 +283,24 @@ class UpstreamOfAskers:
         if not await self._asks(request):
             return await self._own.call(request)
         try:
-            use = self._askers.use(way_of(request), request.declared)
+            use = self._askers.use(way_of(request), request.declared, request.caller)
             upstream = use.__enter__()
-        except UpstreamUnavailable:
+        except UpstreamUnavailable as full:
             request.on_request = None
+            request.unasked = f"The client cannot be asked now: every process that may ask it is in use. {full.detail}"
             return await self._own.call(request)
         try:
             return await upstream.call(request)
         finally:
             use.__exit__(None, None, None)
 
-    async def describe(self) -> Description:
+    async def describe(self, *, survey: bool = False) -> Description:
         """See Upstream."""
-        return await self._own.describe()
+        return await self._own.describe(survey=survey)
+
+    def everything(self, events: UpstreamEvents) -> AbstractAsyncContextManager[tuple[SseUpstream | StdioUpstream, Json]]:
+        """See Upstream."""
+        return _everything(self._own, self._whole, events)
 
     async def _asks(self, request: UpstreamRequest) -> bool:
         return takes_requests(request.declared) and await self._own.era() == LEGACY
@@ -266,7 +310,8 @@ class UpstreamOfAskers:
         if not await self._asks(request):
             return await self._own.watch(request)
         try:
-            return await self._standing.watch(request, lambda upstream: upstream.watch(request), way_of(request))
+            send = partial(StdioUpstream.watch, request=request)
+            return await self._standing.watch(request, send, way_of(request), request.caller)
         except UpstreamUnavailable:
             return await self._own.watch(request)
 
@@ -300,8 +345,12 @@ class UpstreamOfAskers:
 class UpstreamOfEach:
     """An SSE upstream that gives each caller one of their own, and has one for itself: to describe, to listen and to notify."""
 
-    def __init__(self, own: SseUpstream, make: Callable[[str, Json], SseUpstream], idle_seconds: float) -> None:
+    def __init__(
+        self, own: SseUpstream, make: Callable[[str, Json], SseUpstream], idle_seconds: float, whole: Whole = None
+    ) -> None:
         self._own = own
+        self._whole = whole
+        self.seen = Seen()
         self._callers: Callers[SseUpstream] = Callers(make, lambda upstream: upstream.aclose("idle"), idle_seconds)
         self._lanes = Lanes()
         self._standing = Standing(self._callers, SseUpstream.listen, lambda upstream: upstream.watching)
@@ -320,9 +369,13 @@ class UpstreamOfEach:
             finally:
                 self._in_flight -= 1
 
-    async def describe(self) -> Description:
+    async def describe(self, *, survey: bool = False) -> Description:
         """See Upstream."""
-        return await self._own.describe()
+        return await self._own.describe(survey=survey)
+
+    def everything(self, events: UpstreamEvents) -> AbstractAsyncContextManager[tuple[SseUpstream | StdioUpstream, Json]]:
+        """See Upstream."""
+        return _everything(self._own, self._whole, events)
 
     async def watch(self, request: UpstreamRequest) -> UpstreamAnswer:
         """See Upstream."""

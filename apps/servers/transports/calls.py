@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from apps.common.errors import UpstreamDied, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from apps.common.errors import UpstreamBusy, UpstreamDied, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from apps.servers.transports.base import LISTEN, Json, OnRequest, UpstreamRequest
 
 ASK_SECONDS = 600.0
@@ -126,6 +126,11 @@ class Calls:
         """Return the error for a call whose limit struck: its time is over, or the upstream was closed under it."""
         if self.closed:
             return UpstreamDied("The connection to the server was closed during the call.")
+        if request.waits:
+            return UpstreamBusy(
+                "Another call with this key waits at this server for its client's answer. The server asks without saying which call it "
+                "means, so that it gets such calls one at a time. Answer or cancel that call, or call again later."
+            )
         return UpstreamTimeout(f"The server did not answer within {request.timeout:g} s.")
 
     async def drained(self) -> None:

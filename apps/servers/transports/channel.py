@@ -1,8 +1,7 @@
 """One ordered two-way channel (stdio, the old HTTP+SSE) shared by many callers: ids, answers, notifications.
 
 A message of the server's can be tied to a call by its progress token or not at all: log messages, and notifications that
-MCP does not know, go to the one call in flight or nowhere, and requests of the server are refused (ping is answered) unless
-exactly one call, or calls of one client's session alone, could have caused them and take them.
+MCP does not know, go to the one call in flight or nowhere. Whose a request of the server's is, `LooseQuestions` says; ping is answered.
 """
 
 import asyncio
@@ -15,6 +14,7 @@ from apps.common.errors import UpstreamDied, UpstreamError, UpstreamProtocolErro
 from apps.servers.transports.announcements import Announcements
 from apps.servers.transports.base import LISTEN, Json, UpstreamAnswer, UpstreamRequest
 from apps.servers.transports.floods import Flooded, Pace
+from apps.servers.transports.loose_questions import LooseQuestions
 from apps.servers.transports.memory import SMALL, Hold, load_large
 from apps.servers.transports.wire import (
     ENDS,
@@ -27,12 +27,15 @@ from apps.servers.transports.wire import (
     parse,
     refuse_request,
     reply_body,
+    unasked,
 )
 
 NEWS_BYTES = 1024 * 1024
 """Notifications of one call that its caller has not taken yet; beyond it the oldest are dropped, as progress may be."""
 LEAST = 100
 """Bytes that a notification counts for at least, so that their number is bounded too."""
+MOST_REFUSED = 100
+"""Requests of a server's in one call whose refusal is noted."""
 NO_CALLS = frozenset((LISTEN, "resources/subscribe", "resources/unsubscribe", "logging/setLevel", "ping"))
 """Requests during which a server says nothing of its own accord: they do not make it doubtful whose a message is."""
 STRAYS = 20_000
@@ -89,15 +92,23 @@ class Pending:
 
 class Channel:
     """The requests in flight on one channel. `reply` writes the answer to a request of the server's without waiting; it
-    may raise UpstreamError, and Flooded when too many answers wait to be taken.
+    may raise UpstreamError, and Flooded when too many answers wait to be taken. `asked` as in `LooseQuestions`.
     """
 
-    def __init__(self, reply: Callable[[bytes], None], announcements: Announcements) -> None:
+    def __init__(
+        self,
+        reply: Callable[[bytes], None],
+        announcements: Announcements,
+        asked: Callable[[list[UpstreamRequest]], None] = lambda requests: None,
+    ) -> None:
         self._write_reply = reply
         self._strays = Pace(STRAYS, "messages that belong to no call")
         self._announcements = announcements
         self._pending: dict[int, Pending] = {}
         self._id = 0
+        self._loose = LooseQuestions(self._calls, self._hand, asked)
+        self._asked: dict[str | int, asyncio.Task[None]] = {}
+        """Requests of the server's that its clients have to answer."""
         self.standing: dict[int, Callable[[Json], None]] = {}
         """Requests that stay open and are no call, each with what takes the end."""
         self.ended: UpstreamError | None = None
@@ -128,6 +139,10 @@ class Channel:
     def close(self, pending: Pending) -> None:
         """Forget a request; what still comes for it is dropped."""
         self._pending.pop(pending.id, None)
+        if pending.request.method not in NO_CALLS:
+            answered = pending.settled and pending.done.exception() is None
+            with suppress(Flooded):
+                self._loose.ended(pending.id, pending.request, answered=answered)
         if pending.done.done() and not pending.done.cancelled():
             pending.done.exception()
         for task in pending.asked:
@@ -191,7 +206,7 @@ class Channel:
             self._notify(message, size)
 
     def _answer(self, message: Json, size: int, raw: bytes, hold: Hold | None) -> None:
-        """Settle the request that this answers; an unknown id is the late answer to a cancelled one, or rubbish."""
+        """Settle the request that this answers; an unknown id is the late answer to one that was given up, or rubbish."""
         id = message.get("id")
         pending = self._pending.get(id) if type(id) is int else None
         if pending is None and type(id) is str and id.isascii() and id.isdigit() and len(id) < 16:
@@ -204,6 +219,8 @@ class Channel:
             if id is None and "error" in message and len(self._pending) == 1:
                 pending = next(iter(self._pending.values()))
             else:
+                if type(id) is int:
+                    self._loose.answered_late(id)
                 self._strays.spend(1)
                 return
         if pending.done.done():
@@ -228,6 +245,9 @@ class Channel:
             pending = self._pending.get(token) if type(token) is int else None
         elif method == "notifications/message":
             pending = self._only()
+        elif method == "notifications/cancelled":
+            self._take_back(message)
+            return
         else:
             pending = self._subscription(message) or (self._only() if of_a_call(message) else None)
         if pending is None or pending.request.on_message is None or pending.done.done():
@@ -257,12 +277,9 @@ class Channel:
             found = pending
         return found
 
-    def _asked(self) -> Pending | None:
-        """Return the call that a request of the server's belongs to: the only one in flight, or the newest where all are of one
-        session, whose client is the same."""
-        calls = [pending for pending in self._pending.values() if pending.request.method not in NO_CALLS]
-        sessions = {pending.request.session for pending in calls}
-        return calls[-1] if len(calls) == 1 or (len(sessions) == 1 and "" not in sessions) else None
+    def _calls(self) -> list[Pending]:
+        """Return the calls in flight that a request of the server's may belong to."""
+        return [pending for pending in self._pending.values() if pending.request.method not in NO_CALLS]
 
     def _subscription(self, message: Json) -> Pending | None:
         """Return the `subscriptions/listen` in flight that a notification names."""
@@ -273,11 +290,31 @@ class Channel:
         return pending if pending is not None and pending.request.method == LISTEN else None
 
     def _ask(self, message: Json) -> None:
-        """Answer a request of the server's."""
-        pending = self._asked()
-        ask = pending.request.on_request if pending is not None else None
-        if pending is None or ask is None or message["method"] == "ping" or len(pending.asked) >= 100:
+        """Answer a request of the server's, or have it answered."""
+        if message["method"] == "ping":
             self._reply(message, refuse_request(message))
+        else:
+            self._loose.take(message)
+
+    def _take_back(self, message: Json) -> None:
+        """The server does not wait for the answer to a request of its own any more."""
+        self._strays.spend(1)
+        params = message.get("params")
+        id = params.get("requestId") if type(params) is dict else None
+        if isinstance(id, str | int):
+            self._loose.take_back(id)
+            asked = self._asked.get(id)
+            if asked is not None:
+                asked.cancel()
+
+    def _hand(self, message: Json, pending: Pending | None) -> None:
+        """Have a request of the server's answered by the caller of its call; without one it is refused."""
+        ask = pending.request.on_request if pending is not None else None
+        if pending is None or ask is None or len(pending.asked) >= 100:
+            refusal = refuse_request(message)
+            if pending is not None and pending.request.unasked and len(pending.request.refused) < MOST_REFUSED:
+                refusal = unasked(pending.request, message)
+            self._reply(message, refusal)
             return
 
         async def work() -> None:
@@ -287,6 +324,10 @@ class Channel:
         task = asyncio.get_running_loop().create_task(work())
         pending.asked.add(task)
         task.add_done_callback(pending.asked.discard)
+        id = message["id"]
+        if isinstance(id, str | int):
+            self._asked[id] = task
+            task.add_done_callback(lambda _: self._asked.pop(id, None))
 
     def _reply(self, message: Json, outcome: Json) -> None:
         """Send the outcome of a server's request; a channel that has ended takes none. Raises Flooded."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from apps.common.background import Background
 from apps.common.errors import AddressRefused, UpstreamError, UpstreamProtocolError
 
 LANE_SECONDS = 5.0
@@ -33,7 +34,7 @@ class Lane:
     Each has 5 s; what fails of the upstream family is of no consequence.
     """
 
-    __slots__ = ("_most", "_most_bytes", "_running", "_size", "_tasks", "_waiting", "_width")
+    __slots__ = ("_most", "_most_bytes", "_running", "_size", "_waiting", "_width", "_working")
 
     def __init__(self, width: int, most: int, most_bytes: int) -> None:
         self._width = width
@@ -42,7 +43,7 @@ class Lane:
         self._waiting: deque[tuple[Callable[[], Awaitable[None]], int]] = deque()
         self._size = 0
         self._running = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._working = Background()
 
     def put(self, errand: Callable[[], Awaitable[None]], size: int) -> bool:
         """Take an errand that holds `size` bytes; False when the lane is full, and it is not done then."""
@@ -52,9 +53,7 @@ class Lane:
         self._size += size
         if self._running < self._width:
             self._running += 1
-            task = asyncio.get_running_loop().create_task(self._work())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._working.start(self._work())
         return True
 
     def clear(self) -> None:
@@ -82,10 +81,7 @@ class Lane:
     async def aclose(self) -> None:
         """Drop what waits and end what is on its way."""
         self.clear()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._working.aclose()
 
 
 class Pace:

@@ -1,7 +1,8 @@
 """Streamable HTTP upstream of either era: finds out which one the endpoint speaks, and follows it when that changes."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from apps.common.errors import (
@@ -11,13 +12,14 @@ from apps.common.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from apps.common.http import HttpClient
 from apps.servers.domain import LEGACY_REVISIONS, EndpointFacts, Secrets, ServerFacts
 from apps.servers.transports.announcements import Announcements, reconnect
+from apps.servers.transports.authorized import Http
 from apps.servers.transports.base import Description, Json, UpstreamAnswer, UpstreamEvents, UpstreamRequest
 from apps.servers.transports.callers import Callers, Standing
 from apps.servers.transports.calls import Calls
 from apps.servers.transports.era import DUAL, LEGACY, MODERN, era_of_discover, identity, order, supported_versions
+from apps.servers.transports.everything import EVERYTHING, EVERYTHING_MODERN, Seen
 from apps.servers.transports.http_legacy import LegacyHttp, LegacySession, ModernOnly
 from apps.servers.transports.http_modern import ModernHttp, NotModern
 from apps.servers.transports.http_wire import HttpWire
@@ -38,7 +40,7 @@ class HttpUpstream:
         endpoint: EndpointFacts,
         secrets: Secrets,
         events: UpstreamEvents,
-        http: HttpClient,
+        http: Http,
         *,
         owns_http: bool,
         capabilities: Json,
@@ -63,6 +65,7 @@ class HttpUpstream:
         self._era_lock = asyncio.Lock()
         self._reprobe_at = 0.0
         self._calls = Calls()
+        self.seen = Seen()
         self._listeners: set[asyncio.Task[None]] = set()
         self._alone = False
         """The server has listed its revisions in a refusal, and none of the initialize era is among them."""
@@ -138,14 +141,14 @@ class HttpUpstream:
             self._settle(era, revisions)
             return era
 
-    async def _probe(self) -> tuple[str, tuple[str, ...], Json]:
-        """Send `server/discover`; return era, revisions and the result."""
+    async def _probe(self, capabilities: Json | None = None) -> tuple[str, tuple[str, ...], Json]:
+        """Send `server/discover`, declaring `capabilities`; return era, revisions and the result."""
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                status, message = await self._modern.discover(PROBE_SECONDS)
+                status, message = await self._modern.discover(PROBE_SECONDS, capabilities)
                 self._alone = _takes_ours(message)
                 if self._alone:
-                    status, message = await self._modern.discover(PROBE_SECONDS)
+                    status, message = await self._modern.discover(PROBE_SECONDS, capabilities)
         except TimeoutError:
             raise UpstreamTimeout("The server did not answer the question for its revision in time.") from None
         era = era_of_discover(message)
@@ -157,38 +160,47 @@ class HttpUpstream:
         self._era = era
         self._events.era_found(self._endpoint.id, era, revisions)
 
-    async def describe(self) -> Description:
+    async def describe(self, *, survey: bool = False) -> Description:
         """Ask for everything anew; see Upstream.
 
-        A modern server is also offered the handshake, since `server/discover` does not say whether it takes one. A
-        server that takes it is offered each older revision too; sessions made for that are ended at once.
+        A modern server is also offered the handshake, since `server/discover` does not say whether it takes one; one that is known not
+        to take it only with `survey`. Then a server that takes it is offered each older revision too. Sessions made for that are ended
+        at once.
         """
         if self._calls.closed:
             raise UpstreamUnavailable("The connection to the server is closed.")
-        era, revisions, result = await self._probe()
+        known = self._era
+        era, revisions, result = await self._probe(EVERYTHING_MODERN)
         spoken = set(revisions) if era != LEGACY else set()
         modern = era != LEGACY
         session = None
-        if not (modern and self._alone):
+        if not modern or (not self._alone and (survey or known != MODERN)):
             session = await self._try_handshake(LATEST_LEGACY, needed=not modern, beside_modern=modern)
         if session is not None:
             spoken.add(session.revision)
-            for revision in LEGACY_REVISIONS:
-                if revision < session.revision and revision != "2024-11-05" and revision not in spoken:
-                    older = await self._try_handshake(revision, needed=False, beside_modern=modern)
-                    if older is not None:
-                        spoken.add(older.revision)
+            if survey:
+                spoken |= await self._older(session.revision, spoken, beside_modern=modern)
             era = DUAL if era != LEGACY else LEGACY
             result = result or session.result
         if not result:
             raise UpstreamProtocolError("The server did not describe itself.")
         self._settle(era, order(spoken))
-        return Description(era, order(spoken), *identity(result))
+        return Description(era, order(spoken), *identity(result), surveyed=survey or era == MODERN)
+
+    async def _older(self, newest: str, spoken: set[str], *, beside_modern: bool) -> set[str]:
+        """Return the revisions with the handshake, before `newest`, that the server takes."""
+        found = set()
+        for revision in LEGACY_REVISIONS:
+            if revision < newest and revision != "2024-11-05" and revision not in spoken:
+                older = await self._try_handshake(revision, needed=False, beside_modern=beside_modern)
+                if older is not None:
+                    found.add(older.revision)
+        return found
 
     async def _try_handshake(self, revision: str, *, needed: bool, beside_modern: bool) -> LegacySession | None:
         """Initialize and end a session; None when the server will not (an error instead when it is `needed`)."""
         try:
-            session = await self._legacy.initialize(revision, beside_modern=beside_modern)
+            session = await self._legacy.initialize(revision, beside_modern=beside_modern, capabilities=EVERYTHING)
         except ModernOnly:
             if needed:
                 raise UpstreamProtocolError("The server refuses both the handshake and requests without one.") from None
@@ -199,6 +211,18 @@ class HttpUpstream:
             return None
         await self._legacy.end(session)
         return session
+
+    @asynccontextmanager
+    async def everything(self, events: UpstreamEvents) -> AsyncIterator[tuple[LegacyHttp, Json]]:
+        """Open a session that declares everything; see Upstream."""
+        legacy = LegacyHttp(self._wire, Announcements(self._server.id, events), EVERYTHING)
+        try:
+            yield legacy, identity((await legacy.session()).result)[1]
+        except ModernOnly:
+            raise UpstreamProtocolError("The server has left the initialize era.") from None
+        finally:
+            with suppress(UpstreamError, AddressRefused):
+                await legacy.end()
 
     async def watch(self, request: UpstreamRequest) -> UpstreamAnswer:
         """Ask for updates of a resource, or no more of them; see Upstream."""

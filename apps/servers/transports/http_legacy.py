@@ -44,6 +44,8 @@ from apps.servers.transports.wire import (
 )
 
 INITIALIZE_BYTES = 1024 * 1024
+PLAIN_ERRORS, PLAIN_SECONDS = 100, 30.0
+"""Errors with HTTP 404 that a new session did not help with: no further one is made for these for so long."""
 
 
 class ModernOnly(Exception):
@@ -51,12 +53,16 @@ class ModernOnly(Exception):
 
 
 class SessionLost(Exception):
-    """The server does not know the session (any more); the request was not run. `message` is its JSON, if any."""
+    """The server does not know the session (any more); the request was not run. `message` is its JSON, if any.
 
-    def __init__(self, status: int, message: Any) -> None:
+    `own`: it is an error about this very request, which some servers also give for a method or a name that they do not know.
+    """
+
+    def __init__(self, status: int, message: Any, *, own: bool = False) -> None:
         super().__init__(status)
         self.status = status
         self.message = message
+        self.own = own
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +91,7 @@ class LegacyHttp:
         self._session: LegacySession | None = None
         self._lock = asyncio.Lock()
         self._lost = False
+        self._plain: dict[tuple[int, str], float] = {}
 
     async def session(self) -> LegacySession:
         """Return the session, initializing it first where there is none; callers at the same time share the handshake."""
@@ -101,19 +108,23 @@ class LegacyHttp:
                         self._announcements.everything()
         return session
 
-    async def initialize(self, revision: str, *, beside_modern: bool = False) -> LegacySession:
+    async def initialize(
+        self, revision: str, *, beside_modern: bool = False, capabilities: Json | None = None
+    ) -> LegacySession:
         """Do the handshake, offering `revision`, and return the new session without keeping it.
 
         A server that speaks 2026-07-28 as well (`beside_modern`) gets with it what that revision wants of every request.
+        `capabilities` are declared instead of this way's own.
         Raises ModernOnly, and the UpstreamError family.
         """
         wire = self._wire
         id = wire.next_id()
-        params: Json = {"protocolVersion": revision, "capabilities": self._capabilities, "clientInfo": CLIENT_INFO}
+        declared = self._capabilities if capabilities is None else capabilities
+        params: Json = {"protocolVersion": revision, "capabilities": declared, "clientInfo": CLIENT_INFO}
         headers = wire.headers
         if beside_modern:
             headers = headers.changed({"MCP-Protocol-Version": revision, "Mcp-Method": "initialize"})
-            params["_meta"] = {META_VERSION: revision, META_CLIENT_INFO: CLIENT_INFO, META_CAPABILITIES: self._capabilities}
+            params["_meta"] = {META_VERSION: revision, META_CLIENT_INFO: CLIENT_INFO, META_CAPABILITIES: declared}
         response = await wire.post(headers, request_body(id, "initialize", params))
         refuse_status(response)
         if response.status >= 300:
@@ -163,19 +174,29 @@ class LegacyHttp:
         Raises ModernOnly, and the UpstreamError family.
         """
         session = await self.session()
-        await self._set_level(session, request)
         try:
-            return await self._exchange(session, request)
-        except SessionLost:
-            self.forget(session)
-        session = await self.session()
-        try:
+            await self._set_level(session, request)
             return await self._exchange(session, request)
         except SessionLost as lost:
-            error = error_in(lost.message)
-            if error is not None:
+            error = error_in(lost.message) if lost.own else None
+            if error is not None and self._plain.get(_words(error), 0.0) > asyncio.get_running_loop().time():
                 return UpstreamAnswer(None, error, session.revision, 0)
-            raise UpstreamProtocolError(f"The server answered HTTP {lost.status}, also with a new session.") from None
+            doubtful = error is not None
+            self.forget(session, certain=not doubtful)
+        session = await self.session()
+        try:
+            await self._set_level(session, request)
+            answer = await self._exchange(session, request)
+        except SessionLost as again:
+            error = error_in(again.message)
+            if error is not None:
+                if again.own:
+                    self._note_plain(error)
+                return UpstreamAnswer(None, error, session.revision, 0)
+            raise UpstreamProtocolError(f"The server answered HTTP {again.status}, also with a new session.") from None
+        if doubtful:
+            self._announcements.everything()
+        return answer
 
     @property
     def watching(self) -> bool:
@@ -206,11 +227,17 @@ class LegacyHttp:
 
         await reconnect(attempt)
 
-    def forget(self, session: LegacySession) -> None:
-        """Drop the session that the server has lost, unless a newer one has taken its place."""
+    def forget(self, session: LegacySession, *, certain: bool = True) -> None:
+        """Drop the session that the server has lost, unless a newer one has taken its place; a `certain` loss is announced."""
         if self._session is session:
-            self._session, self._lost = None, True
+            self._session, self._lost = None, self._lost or certain
             self._leave_stream()
+
+    def _note_plain(self, error: Json) -> None:
+        """Remember an error that comes with 404 in a new session as well: for a while it says nothing about sessions."""
+        if len(self._plain) >= PLAIN_ERRORS:
+            self._plain.clear()
+        self._plain[_words(error)] = asyncio.get_running_loop().time() + PLAIN_SECONDS
 
     def _leave_stream(self) -> None:
         if self._own_stream is not None:
@@ -222,8 +249,16 @@ class LegacyHttp:
         if self._own_stream is None:
             return await self._converse(session, request, id)
         await self._own_stream.have(session, request)
-        with self._own_stream.running(id, request):
-            return await self._converse(session, request, id)
+        if not self._own_stream.takes_turns(request):
+            with self._own_stream.running(id, request):
+                return await self._converse(session, request, id)
+        async with self._own_stream.turns.turn(request) as turn:
+            with self._own_stream.running(id, request):
+                try:
+                    return turn.over(await self._converse(session, request, id))
+                except SessionLost:
+                    request.sent = False  # it was not run
+                    raise
 
     async def _converse(self, session: LegacySession, request: UpstreamRequest, id: int) -> UpstreamAnswer:
         wire = self._wire
@@ -244,7 +279,7 @@ class LegacyHttp:
             raise
 
     async def _refused(self, response: HttpResponse, session: LegacySession, id: int) -> UpstreamAnswer:
-        """Return the JSON-RPC error of a 4xx; raise SessionLost for 404 and for a 400 that is not about this request."""
+        """Return the JSON-RPC error of a 4xx; raise SessionLost for a 404 in a session, and a 400 that is not about this request."""
         refuse_status(response)
         status = response.status
         if status < 300:
@@ -252,8 +287,9 @@ class LegacyHttp:
             raise UpstreamProtocolError(f"The server answered HTTP {status} and no result.")
         message = await read_refusal(response)
         error = error_in(message)
-        if status in {400, 404} and not (error is not None and message.get("id") == id):
-            raise SessionLost(status, message)
+        own = error is not None and message.get("id") == id
+        if (status in {400, 404} and not own) or (status == 404 and session.id is not None):
+            raise SessionLost(status, message, own=own)
         if error is None:
             raise UpstreamProtocolError(f"The server answered HTTP {status}.")
         return UpstreamAnswer(None, error, session.revision, 0)
@@ -367,3 +403,7 @@ class LegacyHttp:
                 response.close()
         except (UpstreamError, TimeoutError):
             return
+
+
+def _words(error: Json) -> tuple[int, str]:
+    return error["code"], error["message"][:200]

@@ -7,7 +7,7 @@ from typing import Any
 from apps.common.errors import UpstreamDied, UpstreamError, UpstreamProtocolError
 from apps.common.http import HttpResponse, Limits, RequestHeaders
 from apps.servers.transports.announcements import Announcements
-from apps.servers.transports.base import LISTEN, UpstreamAnswer, UpstreamRequest
+from apps.servers.transports.base import LISTEN, Json, UpstreamAnswer, UpstreamRequest
 from apps.servers.transports.http_wire import (
     FINISH_SECONDS,
     HttpWire,
@@ -129,12 +129,12 @@ class ModernHttp:
             raise
         raise UpstreamDied("The server ended the stream before its answer.")
 
-    async def discover(self, timeout: float) -> tuple[int, Any]:
-        """Send `server/discover`; return the status and the JSON body of a refusal or an answer.
+    async def discover(self, timeout: float, capabilities: Json | None = None) -> tuple[int, Any]:
+        """Send `server/discover`, declaring `capabilities`; return the status and the JSON body of a refusal or an answer.
 
         Raises the UpstreamError family where the server cannot be reached or its answer is no MCP.
         """
-        request = UpstreamRequest("server/discover", {}, timeout=timeout)
+        request = UpstreamRequest("server/discover", {}, timeout=timeout, client_capabilities=capabilities or {})
         try:
             answer = await self.call(request)
         except NotModern as refused:

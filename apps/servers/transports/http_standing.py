@@ -1,17 +1,21 @@
 """The standalone stream of a caller's own session (Streamable HTTP of the initialize era, GET).
 
 Servers say and ask there what they do not tie to a request, many of them everything: a log message, an elicitation in the middle of a
-call. In a session that is one caller's it belongs to the call that runs; where several run, nobody can tell, and it is refused.
+call. In a session that is one caller's it belongs to the call that runs; where several run, `LooseQuestions` says whose a request is,
+and nobody can tell whose a log message is, which is dropped.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from apps.common.errors import AddressRefused, UpstreamError
-from apps.servers.transports.base import Json, UpstreamRequest
+from apps.servers.transports.asking_turns import AskingTurns
+from apps.servers.transports.base import Json, OnRequest, UpstreamRequest
+from apps.servers.transports.channel import NO_CALLS
 from apps.servers.transports.floods import Flooded
+from apps.servers.transports.loose_questions import LooseQuestions
 from apps.servers.transports.wire import of_a_call, own_progress, refuse_request
 
 if TYPE_CHECKING:
@@ -25,6 +29,16 @@ TELL_SECONDS = 5.0
 """For a caller to take a notification; then it is dropped."""
 AT_ONCE = 100
 """Requests of the server's that wait for an answer."""
+
+
+class _Running:
+    """A call that runs in the session."""
+
+    __slots__ = ("id", "request")
+
+    def __init__(self, id: int, request: UpstreamRequest) -> None:
+        self.id = id
+        self.request = request
 
 
 class OwnStream:
@@ -41,17 +55,28 @@ class OwnStream:
         self._called = False
         """A call has wanted it in this session, and the next one will."""
         self._not_before = 0.0
-        self._running: dict[int, UpstreamRequest] = {}
+        self._running: dict[int, _Running] = {}
         self._asked: dict[Any, tuple[int, asyncio.Task[None]]] = {}
+        self.turns = AskingTurns()
+        self._loose = self._questions()
+
+    def takes_turns(self, request: UpstreamRequest) -> bool:
+        """Tell whether a call has to wait for its turn (`AskingTurns`): what the server asks on the stream could be another's."""
+        return self._open and request.on_request is not None and not request.session and request.method not in NO_CALLS
 
     @contextmanager
     def running(self, id: int, request: UpstreamRequest) -> Iterator[None]:
         """A call runs under this id, which is its progress token too."""
-        self._running[id] = request
+        self._running[id] = _Running(id, request)
+        answered = False
         try:
             yield
+            answered = True
         finally:
             del self._running[id]
+            if request.method not in NO_CALLS:
+                with suppress(Flooded):
+                    self._loose.ended(id, request, answered=answered)
             for call, task in tuple(self._asked.values()):
                 if call == id:
                     task.cancel()
@@ -95,6 +120,7 @@ class OwnStream:
         if self._session is not session:
             self.close()
             self._session, self._refused, self._called, self._not_before = session, False, False, 0.0
+            self._loose = self._questions()
 
     def _begin(self, session: "LegacySession", *, judge: bool) -> asyncio.Task[None]:
         self._settled.clear()
@@ -126,6 +152,7 @@ class OwnStream:
         elif method == "notifications/cancelled":
             params = message.get("params")
             key = params.get("requestId") if type(params) is dict else None
+            self._loose.take_back(key)
             asked = self._asked.get(key) if isinstance(key, str | int) else None
             if asked is not None:
                 asked[1].cancel()
@@ -138,32 +165,44 @@ class OwnStream:
         params = message.get("params")
         token = params.get("progressToken") if type(params) is dict else None
         if message["method"] == "notifications/progress":
-            request = self._running.get(token) if type(token) is int else None
+            one = self._running.get(token) if type(token) is int else None
+            request = one.request if one is not None else None
         else:
-            request = self._only(lambda one: one.on_message)
+            request = self._only()
         if request is not None and request.on_message is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(TELL_SECONDS):
                     await request.on_message(own_progress(message))
 
+    def _questions(self) -> LooseQuestions[_Running]:
+        return LooseQuestions(self._calls, self._hand, self.turns.asked)
+
+    def _calls(self) -> list[_Running]:
+        return [one for one in self._running.values() if one.request.method not in NO_CALLS]
+
     def _ask(self, session: "LegacySession", message: Json) -> None:
-        request = self._only(lambda one: one.on_request)
-        if request is None or message["method"] == "ping" or len(self._asked) >= AT_ONCE:
+        if message["method"] == "ping" or session is not self._session:
+            self._http.answer_request(session, message, refuse_request(message))
+        else:
+            self._loose.take(message)
+
+    def _hand(self, message: Json, one: _Running | None) -> None:
+        """Have a request answered by the caller of its call; without one it is refused."""
+        session, ask = self._session, one.request.on_request if one is not None else None
+        assert session is not None
+        if one is None or ask is None or len(self._asked) >= AT_ONCE:
             self._http.answer_request(session, message, refuse_request(message))
             return
         key = message["id"] if isinstance(message["id"], str | int) else str(message["id"])
-        call = next(id for id, one in self._running.items() if one is request)
-        task = asyncio.get_running_loop().create_task(self._answer(session, message, request))
-        self._asked[key] = (call, task)
+        task = asyncio.get_running_loop().create_task(self._answer(session, message, ask))
+        self._asked[key] = (one.id, task)
         task.add_done_callback(lambda _: self._asked.pop(key, None))
 
-    async def _answer(self, session: "LegacySession", message: Json, request: UpstreamRequest) -> None:
-        ask: Callable[[Json], Awaitable[Json]] | None = request.on_request
-        if ask is not None:
-            with suppress(Flooded):
-                self._http.answer_request(session, message, await ask(message))
+    async def _answer(self, session: "LegacySession", message: Json, ask: OnRequest) -> None:
+        with suppress(Flooded):
+            self._http.answer_request(session, message, await ask(message))
 
-    def _only(self, takes: Callable[[UpstreamRequest], object]) -> UpstreamRequest | None:
-        """Return the one call that takes such a message; None where there is none, or more than one."""
-        fitting = [one for one in self._running.values() if takes(one) is not None]
+    def _only(self) -> UpstreamRequest | None:
+        """Return the one call that takes messages; None where there is none, or more than one."""
+        fitting = [one.request for one in self._running.values() if one.request.on_message is not None]
         return fitting[0] if len(fitting) == 1 else None

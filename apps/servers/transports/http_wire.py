@@ -7,6 +7,7 @@ from typing import Any
 
 from yarl import URL
 
+from apps.common.background import Background
 from apps.common.errors import (
     AddressRefused,
     UpstreamDied,
@@ -16,9 +17,10 @@ from apps.common.errors import (
     UpstreamUnauthenticated,
     UpstreamUnavailable,
 )
-from apps.common.http import HttpClient, HttpResponse, RequestHeaders
+from apps.common.http import HttpResponse, RequestHeaders
 from apps.common.http.check import parse_url
 from apps.servers.domain import Secrets
+from apps.servers.transports.authorized import Http
 from apps.servers.transports.base import UpstreamRequest
 from apps.servers.transports.event_stream import Event, EventStream
 from apps.servers.transports.floods import (
@@ -53,13 +55,13 @@ class HttpWire:
     asks faster than it takes replies is flooding, and never costs a notice its place or more than some connections.
     """
 
-    def __init__(self, url: str, secrets: Secrets, http: HttpClient) -> None:
+    def __init__(self, url: str, secrets: Secrets, http: Http) -> None:
         self.url: URL = parse_url(url)
         self.http = http
         self.headers = base_headers(secrets.headers)
         self._id = 0
         self._closed = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._replies = Lane(REPLY_WIDTH, REPLIES, REPLY_BYTES)
         self._notices = Lane(NOTICE_WIDTH, NOTICES, REPLY_BYTES)
 
@@ -78,7 +80,7 @@ class HttpWire:
         request.sent = True
         try:
             return await self.http.request("POST", self.url, headers=headers, body=body)
-        except (UpstreamUnavailable, AddressRefused):
+        except (UpstreamUnavailable, UpstreamUnauthenticated, AddressRefused):
             request.sent = False
             raise
         except UpstreamDied:
@@ -91,12 +93,10 @@ class HttpWire:
 
         Over 64 pieces at a time, it is dropped.
         """
-        if self._closed or len(self._tasks) >= BACKGROUND:
+        if self._closed or len(self._background) >= BACKGROUND:
             work.close()
             return
-        task = asyncio.get_running_loop().create_task(_quiet(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.start(_quiet(work))
 
     def reply(self, errand: Callable[[], Awaitable[None]], size: int) -> None:
         """Send a reply of `size` bytes to the server when its turn comes.
@@ -119,10 +119,7 @@ class HttpWire:
         self._closed = True
         await self._replies.aclose()
         await self._notices.aclose()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.aclose()
 
 
 async def _quiet(work: Coroutine[Any, Any, None]) -> None:

@@ -14,12 +14,14 @@ from apps.common.errors import (
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTooLarge,
+    UpstreamUnauthenticated,
     UpstreamUnavailable,
 )
-from apps.common.http import HttpClient, HttpResponse
+from apps.common.http import HttpResponse
 from apps.common.http.check import parse_url
 from apps.servers.domain import EndpointFacts, Secrets, ServerFacts
 from apps.servers.transports.announcements import Announcements, Backoff
+from apps.servers.transports.authorized import Http
 from apps.servers.transports.base import Description, Json, UpstreamAnswer, UpstreamEvents, UpstreamRequest
 from apps.servers.transports.calls import Calls
 from apps.servers.transports.channel import Channel
@@ -62,7 +64,7 @@ class SseUpstream:
         endpoint: EndpointFacts,
         secrets: Secrets,
         events: UpstreamEvents,
-        http: HttpClient,
+        http: Http,
         *,
         owns_http: bool,
         capabilities: Json,
@@ -134,7 +136,7 @@ class SseUpstream:
             request.sent = True
         try:
             response = await self._http.request("POST", target, headers=self._wire.headers, body=body)
-        except (UpstreamUnavailable, AddressRefused):
+        except (UpstreamUnavailable, UpstreamUnauthenticated, AddressRefused):
             if request is not None:
                 request.sent = False
             raise
@@ -280,7 +282,7 @@ class SseUpstream:
         except (UpstreamError, TimeoutError):
             self._drop(link, UpstreamDied("The server's stream is dead."))
 
-    async def describe(self) -> Description:
+    async def describe(self, *, survey: bool = False) -> Description:
         """Open a new stream if there is none, and tell what the handshake said; see Upstream."""
         if self._calls.closed:
             raise UpstreamUnavailable("The connection to the server is closed.")

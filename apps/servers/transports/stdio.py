@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from apps.common.background import Background
 from apps.common.errors import (
     AddressRefused,
     UpstreamDied,
@@ -20,11 +21,13 @@ from apps.common.errors import (
 from apps.common.ids import new_id
 from apps.servers.domain import EndpointFacts, Secrets, ServerFacts
 from apps.servers.transports.announcements import Announcements, Backoff
+from apps.servers.transports.asking_turns import AskingTurns
 from apps.servers.transports.base import Description, Json, UpstreamAnswer, UpstreamEvents, UpstreamRequest
 from apps.servers.transports.calls import Calls
 from apps.servers.transports.channel import Channel
 from apps.servers.transports.child import SMALLEST_CAP, Child
 from apps.servers.transports.era import LEGACY, identity, order, supported_versions
+from apps.servers.transports.everything import EVERYTHING_MODERN
 from apps.servers.transports.floods import Flooded, Turns
 from apps.servers.transports.handshake import Agreed, agree
 from apps.servers.transports.memory import SMALL
@@ -80,15 +83,16 @@ class StdioUpstream:
         self._startup_seconds = startup_seconds
         self._era = endpoint.era
         self._calls = Calls()
+        self._turns = AskingTurns()
         self._run: _Run | None = None
         self._living: set[_Run] = set()
         self._starting: asyncio.Task[_Run] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._backoff = Backoff(first=0.5)
         self._not_before = 0.0
         self._last_tail = ""
         self._starts = 0
-        self._died = False
+        self._ran = False
         self._reaper: asyncio.TimerHandle | None = None
         self._listening = False
         self._end: asyncio.Event = asyncio.Event()
@@ -101,14 +105,21 @@ class StdioUpstream:
                 run = self._run
                 if run is None or run.agreed is None or run.channel.ended is not None:
                     run = await self._running()
-                if request.log_level is not None and says_more(request.log_level, run.log_level):
-                    await self._set_level(run, request.log_level)
-                return await self._exchange(run, request)
+                if request.on_request is None or request.session or self._era != LEGACY:
+                    return await self._send(run, request)
+                async with self._turns.turn(request) as turn:
+                    return turn.over(await self._send(await self._running(), request))
         except TimeoutError:
             raise self._calls.expired(request) from None
         finally:
             self._calls.end(limit)
             self._plan_reaping()
+
+    async def _send(self, run: _Run, request: UpstreamRequest) -> UpstreamAnswer:
+        """Make a call, with the log messages that it wants."""
+        if request.log_level is not None and says_more(request.log_level, run.log_level):
+            await self._set_level(run, request.log_level)
+        return await self._exchange(run, request)
 
     async def _exchange(self, run: _Run, request: UpstreamRequest) -> UpstreamAnswer:
         """One request and its answer over the process's pipes."""
@@ -227,7 +238,7 @@ class StdioUpstream:
             self._gone(run, code)
 
         child = Child(line, large, endless, gone)
-        channel = Channel(child.reply, self._announcements)
+        channel = Channel(child.reply, self._announcements, self._turns.asked)
         run = _Run(child, channel)
         child.cap = lambda: max(channel.largest, SMALLEST_CAP)
         self._run = run
@@ -249,12 +260,12 @@ class StdioUpstream:
             self._events.era_found(self._endpoint.id, agreed.era, agreed.revisions)
         if agreed.era == LEGACY:
             if self._watched:
-                self._background(self._watched.again(partial(self._exchange, run)))
+                self._background.start(self._watched.again(partial(self._exchange, run)))
         elif self._listening or self._watched:
             self._changes.ask(run.channel, run.child.write)
-        if self._died:
-            self._died = False
+        if self._ran:  # it may be another version of the program
             self._announcements.everything()
+        self._ran = True
         self._plan_reaping()
 
     def _line(self, run: _Run, raw: bytes) -> None:
@@ -324,7 +335,6 @@ class StdioUpstream:
         run.channel.end(error)
         if run.reason == "died":
             ready = run.agreed is not None
-            self._died = self._died or ready
             lived = time.monotonic() - run.started
             if ready and lived > HEALTHY_SECONDS:
                 self._backoff.reset()
@@ -333,7 +343,7 @@ class StdioUpstream:
                 self._not_before = time.monotonic() + pause
         self._watched.failed(error.detail)
         if self._watched and run.reason == "died" and not self._calls.closed:
-            self._background(self._revive())
+            self._background.start(self._revive())
         self._events.process_ended(self._endpoint.id, run.process_id, code, run.reason, tail)
 
     def _tail(self, run: _Run) -> str:
@@ -357,7 +367,7 @@ class StdioUpstream:
             await self._running()
         return self._era
 
-    async def describe(self) -> Description:
+    async def describe(self, *, survey: bool = False) -> Description:
         """Ask the running process who it is; see Upstream.
 
         A process speaks the one era agreed at its start, so a legacy server shows the one revision it negotiated.
@@ -367,7 +377,10 @@ class StdioUpstream:
         assert agreed is not None
         result, revisions = agreed.result, agreed.revisions
         if agreed.era != LEGACY:
-            answer = await self.call(UpstreamRequest("server/discover", {}, timeout=self._startup_seconds))
+            request = UpstreamRequest(
+                "server/discover", {}, timeout=self._startup_seconds, client_capabilities=EVERYTHING_MODERN
+            )
+            answer = await self.call(request)
             if answer.result is not None:
                 result = answer.result
                 revisions = supported_versions(result) or revisions
@@ -422,11 +435,6 @@ class StdioUpstream:
             with suppress(UpstreamError, AddressRefused):
                 await self._running()
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def _plan_reaping(self) -> None:
         """See to it that an idle process is ended after the server's idle time."""
         if self._reaper is None and self._run is not None and not self._calls.closed:
@@ -443,7 +451,7 @@ class StdioUpstream:
         if self._calls.in_flight or self._calls.standing or self._starting is not None or self._watched or left > 0:
             self._reaper = loop.call_later(max(left, 0.1), self._reap)
             return
-        self._background(self._stop(run, "idle"))
+        self._background.start(self._stop(run, "idle"))
 
     async def aclose(self, reason: str = "stopped") -> None:
         """End the process and everything in flight; returns when it is gone."""
@@ -457,9 +465,7 @@ class StdioUpstream:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         await asyncio.gather(*(self._stop(run, reason if run is self._run else run.reason) for run in list(self._living)))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.aclose()
 
     def stats(self) -> Json:
         """Return `in_flight`, `calls`, `pid` (the group's leader), `process_id`, `started_at`, `restarts`, `memory_bytes`."""

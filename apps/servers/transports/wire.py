@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from multidict import CIMultiDict
 
-from apps.common.errors import UpstreamProtocolError
+from apps.common.errors import UpstreamBusy, UpstreamProtocolError
 from apps.common.http import RequestHeaders
 from apps.common.jsontext import dumps
 from apps.servers.domain import LEGACY_REVISIONS, MODERN_REVISIONS
@@ -18,7 +18,7 @@ from apps.servers.transports.memory import SMALL, Hold, load, weigh
 CLIENT_INFO: Json = {"name": "switchyard", "title": "Switchyard", "version": "0.1.0"}
 LATEST_MODERN, LATEST_LEGACY = MODERN_REVISIONS[0], LEGACY_REVISIONS[0]
 UNSUPPORTED_VERSION, HEADER_MISMATCH, MISSING_CAPABILITY = -32022, -32020, -32021
-METHOD_NOT_FOUND, INVALID_PARAMS = -32601, -32602
+METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32601, -32602, -32603
 
 META_VERSION = "io.modelcontextprotocol/protocolVersion"
 META_CLIENT_INFO = "io.modelcontextprotocol/clientInfo"
@@ -146,6 +146,12 @@ def notification_body(method: str, params: Json | None = None) -> bytes:
 def reply_body(id: Any, outcome: Json) -> bytes:
     """Return the answer to a server's request; `outcome` holds `result` or `error`."""
     return orjson.dumps({"jsonrpc": "2.0", "id": id, **outcome})
+
+
+def unasked(request: UpstreamRequest, message: Json) -> Json:
+    """Return the refusal of a server's request that its call's caller would take, and cannot be brought to it; note it in the call."""
+    request.refused.append(str(message.get("method"))[:40])
+    return {"error": {"code": INTERNAL_ERROR, "message": request.unasked, "data": {"type": UpstreamBusy(request.unasked).type}}}
 
 
 def refuse_request(message: Json) -> Json:

@@ -19,6 +19,10 @@ class Discovery(TenantModel):
     """Somebody asked while it ran, so it is repeated."""
     started_at = models.DateTimeField(null=True, editable=False)
     finished_at = models.DateTimeField(null=True, editable=False)
+    failures = models.PositiveIntegerField(default=0, editable=False)
+    """Discoveries that failed, one after the other, up to now."""
+    next_at = models.DateTimeField(null=True, editable=False, db_index=True)
+    """Not before this time does the clock have it done again (see `services.again`)."""
     summary = models.JSONField(default=dict, editable=False)
     """Counts of the last discovery (see `services.discovery.DiscoverySummary`)."""
     refused = models.JSONField(default=list, editable=False)

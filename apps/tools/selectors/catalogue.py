@@ -1,5 +1,6 @@
 """Lists of the catalogue, toolsets and grants for people: filtered, scoped to what is in view."""
 
+from collections.abc import Iterable
 from typing import Any, cast
 from uuid import UUID
 
@@ -114,3 +115,9 @@ def grants(
         if value is not None:
             rows = rows.filter(**{f"{name}_id": getattr(value, "pk", value)})
     return cast("QuerySet[Grant]", rows)
+
+
+def grants_in_words(ids: Iterable[str]) -> dict[str, str]:
+    """Return `grant:<id>` → what the grant says, of those in view."""
+    rows = Grant.objects.select_related("user", "role", "api_key__owner", "server", "toolset").filter(pk__in=list(ids))
+    return {f"grant:{row.pk}": str(row) for row in rows}

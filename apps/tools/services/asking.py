@@ -1,18 +1,21 @@
 """Asks a server what it is: through the connection that calls use, where this process has one, else through one of its own."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
 
-from apps.common.clock import monotonic
+from apps.common.clock import monotonic, now
 from apps.common.errors import SwitchyardError, UpstreamProtocolError, UpstreamTimeout
 from apps.common.http import NetworkPolicy
 from apps.servers.domain import Discovered, EndpointFacts, Secrets, ServerFacts
 from apps.servers.selectors import facts_of
+from apps.servers.services.access import access_of
 from apps.servers.services.addresses import network_policy
 from apps.servers.services.private_loop import run_apart
-from apps.servers.services.secrets import secrets_of
 
+SURVEY_AFTER_SECONDS = 60.0
+"""After the first discovery; the next one then also asks for every older revision."""
 CLOSING_SECONDS = 10.0
 """What closing the connection may take after the time limit; then the thread is left to itself."""
 
@@ -31,8 +34,8 @@ class Asked:
 class LiveAsker(Protocol):
     """Asks through the connection that this process's data plane has open to a server."""
 
-    def __call__(self, server_id: str, version: int, limit: float) -> tuple[str, Discovered] | None:
-        """Return the endpoint's id and what the server said, None when no connection to this version of it is open.
+    def __call__(self, server_id: str, version: int, limit: float, survey: bool) -> tuple[str, Discovered] | None:
+        """Return the endpoint's id and what the server said, None when no connection to this version of it is open; `survey`: see `discover`.
 
         Raises the UpstreamError family; takes at most `limit` seconds.
         """
@@ -51,25 +54,6 @@ def use_live_connections(asker: LiveAsker | None) -> None:
     _live = asker
 
 
-class _Quiet:
-    """Takes what the transport reports beside the answer: discovery writes down what it found itself."""
-
-    def list_changed(self, server_id: str, kind: str) -> None:
-        """The data plane's own connection hears it as well, and asks for another discovery."""
-
-    def resource_updated(self, server_id: str, uri: str, place: str = "") -> None:
-        """Nobody subscribed."""
-
-    def era_found(self, endpoint_id: str, era: str, revisions: tuple[str, ...]) -> None:
-        """It stands in what was discovered."""
-
-    def process_started(self, endpoint_id: str, process_id: str, pid: int, restarts: int) -> None:
-        """The process ends with the discovery, so it is not listed."""
-
-    def process_ended(self, endpoint_id: str, process_id: str, code: int | None, reason: str, stderr_tail: str) -> None:
-        """The error of the discovery tells of it."""
-
-
 def ask(row: Any, *, limit: float) -> Asked:
     """Ask the endpoints of a server in turn until one answers, `limit` seconds for all of them together.
 
@@ -78,7 +62,8 @@ def ask(row: Any, *, limit: float) -> Asked:
     server = facts_of(row.pk)
     asked = Asked(server.version)
     until = monotonic() + limit
-    if _ask_live(asked, server, limit / 2):
+    survey = _survey_due(row, server)
+    if _ask_live(asked, server, limit / 2, survey):
         return asked
     policy = network_policy(builtin=server.builtin)
     for endpoint in server.endpoints:
@@ -86,7 +71,7 @@ def ask(row: Any, *, limit: float) -> Asked:
         try:
             if left <= 0:
                 raise UpstreamTimeout(f"No time was left for this endpoint; {limit:g} s are allowed for all.")
-            probe = partial(_discover, server, endpoint, secrets_of(row.pk), policy, left)
+            probe = partial(_discover, server, endpoint, access_of(row.pk), policy, left, survey)
             asked.discovered = run_apart(probe, limit=left + CLOSING_SECONDS)
             asked.endpoint_id = endpoint.id
             return asked
@@ -95,10 +80,17 @@ def ask(row: Any, *, limit: float) -> Asked:
     return asked
 
 
-def _ask_live(asked: Asked, server: ServerFacts, limit: float) -> bool:
+def _survey_due(row: Any, server: ServerFacts) -> bool:
+    """Tell whether it is time to ask for older revisions: once for each version of a server, and not while it has just been registered."""
+    if row.surveyed_version == row.version or row.discovered_at is None or not any(one.era for one in server.endpoints):
+        return False
+    return bool(row.discovered_at < now() - timedelta(seconds=SURVEY_AFTER_SECONDS))
+
+
+def _ask_live(asked: Asked, server: ServerFacts, limit: float, survey: bool) -> bool:
     """Try the open connection; where there is none, or it fails, False: a new one may do better."""
     try:
-        found = _live(server.id, server.version, limit) if _live is not None else None
+        found = _live(server.id, server.version, limit, survey) if _live is not None else None
     except SwitchyardError:
         return False
     if found is None:
@@ -108,13 +100,15 @@ def _ask_live(asked: Asked, server: ServerFacts, limit: float) -> bool:
 
 
 async def _discover(
-    server: ServerFacts, endpoint: EndpointFacts, secrets: Secrets, policy: NetworkPolicy, limit: float
+    server: ServerFacts, endpoint: EndpointFacts, secrets: Secrets, policy: NetworkPolicy, limit: float, survey: bool
 ) -> Discovered:
     from apps.servers.transports import discover, open_upstream
+    from apps.servers.transports.everything import EVERYTHING, Heard
 
-    upstream = open_upstream(server, endpoint, secrets, _Quiet(), policy=policy, startup_seconds=limit)
+    heard = Heard()
+    upstream = open_upstream(server, endpoint, secrets, heard, policy=policy, capabilities=EVERYTHING, startup_seconds=limit)
     try:
-        return await discover(upstream, timeout=limit)
+        return await discover(upstream, timeout=limit, survey=survey, alone=heard)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         # What it said broke our reading of it; its words are not repeated.
         raise UpstreamProtocolError(f"{server.slug} answered discovery with something that is not MCP.") from error

@@ -20,6 +20,10 @@ LEASE_SECONDS = 15.0
 """A claim that was not renewed for so long is free; that of a process known to be gone is free at once."""
 RENEW_SECONDS = 4.0
 
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 900.0
+MOST_FAILURES = 1_000_000
+"""Counted."""
+
 _held: dict[str, Any] = {}
 """Token → id of the server: what runs in this process."""
 
@@ -82,6 +86,11 @@ def _renew(server_id: Any, token: str, until: float, over: threading.Event) -> N
         connections.close_all()
 
 
+def pause(failures: int) -> timedelta:
+    """Return how long the clock waits after so many failures: 30 s, doubled each time up to 15 minutes."""
+    return timedelta(seconds=min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(max(failures, 1) - 1, 20)))
+
+
 def still_mine(server_id: Any, token: str) -> bool:
     """Tell whether the claim stands, and keep others from taking it until the transaction ends."""
     return _locked(server_id, token) is not None
@@ -99,6 +108,9 @@ def release(server_id: Any, token: str, **result: Any) -> bool | None:
     row.token, row.holder, row.lease_until, row.again, row.finished_at = "", "", None, False, now()
     for name, value in result.items():
         setattr(row, name, value)
+    failed = bool(row.summary.get("error"))
+    row.failures = min(row.failures + 1, MOST_FAILURES) if failed else 0
+    row.next_at = row.finished_at + pause(row.failures) if failed else None
     row.save()
     return again
 

@@ -5,10 +5,12 @@ The answer is taken by the process that runs the call, and from the session that
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from apps.common.ids import short_id
 from apps.gateway.plane.call import Json
 from apps.gateway.plane.jsonrpc import INTERNAL_ERROR, METHOD_NOT_FOUND
+from apps.gateway.plane.reply import LAST_WORD_SECONDS
 from apps.servers.transports.wire import is_error
 
 FORWARDED = {"sampling/createMessage": "sampling", "elicitation/create": "elicitation", "roots/list": "roots"}
@@ -18,6 +20,29 @@ WORKER = 8
 AT_ONCE = 32
 """Requests that wait for one session's client."""
 Send = Callable[[Json], Awaitable[bool]]
+
+
+def lacking(capabilities: Json, message: Json) -> str:
+    """Return what a client lacks to take a server's request, as it would declare it (`sampling.tools`); empty = nothing.
+
+    A request that MCP has not needs something that no client declares: its own name.
+    """
+    method = message.get("method")
+    needed = FORWARDED.get(method) if isinstance(method, str) else None
+    if needed is None:
+        return str(method)[:100]
+    declared = capabilities.get(needed)
+    if declared is None:
+        return needed
+    params = message.get("params")
+    parts = declared if isinstance(declared, dict) else {}
+    if needed == "elicitation" and isinstance(params, dict):
+        mode = "url" if params.get("mode") == "url" else "form"
+        # without parts it is the form alone, as before there were two modes (2025-11-25)
+        return "" if mode in parts or (mode == "form" and "url" not in parts) else f"elicitation.{mode}"
+    if needed == "sampling" and isinstance(params, dict) and "tools" in params and "tools" not in parts:
+        return "sampling.tools"
+    return ""
 
 
 def refusal(code: int, text: str) -> Json:
@@ -38,9 +63,8 @@ class Asking:
         What the client has not declared, or cannot be sent, is refused in its name. When the server takes its request back
         (this is cancelled), the client is told.
         """
-        method = message.get("method")
-        if not isinstance(method, str) or FORWARDED.get(method) not in capabilities:
-            return refusal(METHOD_NOT_FOUND, f"The client does not take {str(method)[:100]}.")
+        if lacks := lacking(capabilities, message):
+            return refusal(METHOD_NOT_FOUND, f"The client has not declared {lacks}.")
         waiting = self._waiting.setdefault(owner, {})
         if len(waiting) >= AT_ONCE:
             return refusal(INTERNAL_ERROR, f"The client has {AT_ONCE} requests to answer already.")
@@ -52,7 +76,9 @@ class Asking:
             outcome: Json = await answered
             return outcome
         except asyncio.CancelledError:
-            await send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORD_SECONDS):
+                    await send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}})
             raise
         finally:
             del waiting[id]

@@ -59,6 +59,8 @@ class Attendants:
                     if task is not None:
                         self._left.add(visit)
                         task.cancel()
+                    else:
+                        visit.plane.waits.client_left(visit)
                     return
                 await visit.reply.comment()
                 wait = self._config.keepalive

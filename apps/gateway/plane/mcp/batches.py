@@ -21,10 +21,9 @@ from apps.gateway.plane.mcp.parts import Part, answer_entry, refuse
 from apps.gateway.plane.mcp.resuming import keep
 from apps.gateway.plane.mcp.revisions import BATCHED, META_VERSION
 from apps.gateway.plane.mcp.session import Session
-from apps.gateway.plane.mcp.streams import current_caller
 from apps.gateway.plane.mcp.visit import Visit
 from apps.gateway.plane.reply import Reply
-from apps.gateway.plane.views import find_target
+from apps.gateway.plane.views import current_caller, find_target
 
 MOST = 100
 """Messages of one batch."""

@@ -10,19 +10,21 @@ import time
 from typing import Any
 
 from apps.common.crypto.keyring import DecryptionFailed, Keyring
-from apps.common.errors import SwitchyardError, UpstreamProtocolError, ValidationFailed
+from apps.common.errors import ConnectionRequired, SwitchyardError, UpstreamProtocolError, ValidationFailed
+from apps.common.ids import short_id
 from apps.common.jsontext import dumps
-from apps.gateway.plane.call import Call, Json
+from apps.gateway.plane.call import Answer, Call, Json
 from apps.gateway.plane.config import PlaneConfig
 from apps.gateway.plane.jsonrpc import INVALID_PARAMS, MISSING_CAPABILITY, RESOURCE_NOT_FOUND_LEGACY
-from apps.gateway.plane.mcp.asking import AT_ONCE
+from apps.gateway.plane.mcp.asking import AT_ONCE, FORWARDED, lacking
 from apps.gateway.plane.mcp.params import param_headers
 from apps.gateway.plane.mcp.revisions import META
 from apps.gateway.plane.mcp.tasks import ABOUT as ABOUT_TASKS
 from apps.gateway.plane.mcp.tasks import TaskHandles, without_tasks
 from apps.gateway.plane.mcp.watching import declare
 from apps.gateway.plane.snapshot import caller_name
-from apps.servers.domain import MODERN_REVISIONS
+from apps.gateway.plane.upstreams import user_of
+from apps.servers.domain import MODERN_REVISIONS, OAUTH_USER
 from apps.servers.transports.base import ASKED, UpstreamAnswer, UpstreamRequest
 
 _MODERN_MEMBERS = ("resultType", "ttlMs", "cacheScope")
@@ -46,6 +48,19 @@ def _declared(call: Call) -> Json:
     if call.on_request is not None:
         return declared
     return {name: value for name, value in declared.items() if name not in ASKED}
+
+
+def _undeclared(call: Call, result: Json) -> str:
+    """Return the first capability that a server's `inputRequests` need and the client has not declared; empty = none.
+
+    Raises UpstreamProtocolError for requests that MCP has not.
+    """
+    asked = result.get("inputRequests", {})
+    if not isinstance(asked, dict) or len(asked) > AT_ONCE or not all(isinstance(one, dict) for one in asked.values()):
+        raise UpstreamProtocolError(f"The server's inputRequests are not an object of at most {AT_ONCE} requests.")
+    if any(request.get("method") not in FORWARDED for request in asked.values()):
+        raise UpstreamProtocolError("The server's inputRequests hold a request that MCP has not.")
+    return next(filter(None, (lacking(call.capabilities, request) for request in asked.values())), "")
 
 
 class Bridge:
@@ -99,6 +114,8 @@ class Bridge:
             caller=caller_name(call.caller),
             session=call.session or "",
         )
+        if facts.auth == OAUTH_USER:
+            request.user = user_of(call.caller)
         if call.send is not None:
             declare(request, call.capabilities)
             return request
@@ -115,10 +132,13 @@ class Bridge:
         forward = call.on_message
 
         async def on_message(message: Json) -> None:
+            if message.get("method") == "notifications/message" and call.modern and call.log_level is None:
+                return  # 2026-07-28: none for who has not asked for a level
             if message.get("method") == "notifications/progress":
-                if progress is None:
-                    return
-                message = {**message, "params": {**message.get("params", {}), "progressToken": progress}}
+                params = message.get("params")
+                if progress is None or not isinstance(params, dict):
+                    return  # nobody asked for it, or it is none
+                message = {**message, "params": {**params, "progressToken": progress}}
             await forward(message)
 
         return on_message
@@ -140,15 +160,29 @@ class Bridge:
                 if call.method == "resources/read":
                     result.setdefault("ttlMs", 0)
                     result.setdefault("cacheScope", "private")
-            elif kind == "input_required" and "requestState" in result:
-                result = {**result, "requestState": self._seal_state(call, result["requestState"])}
+            elif kind == "input_required":
+                if missing := _undeclared(call, result):
+                    message = f"The server asks for {missing}, which this client has not declared."
+                    capability, _, part = missing.partition(".")
+                    needs: Json = {"requiredCapabilities": {capability: {part: {}} if part else {}}}
+                    return None, MISSING_CAPABILITY, message, needs
+                if "requestState" in result:
+                    result = {**result, "requestState": self._seal_state(call, result["requestState"])}
             elif kind == "task":
                 result = self.tasks.begun(call, result)
             if call.method in ABOUT_TASKS:
                 result = self.tasks.told(call, result)
+            if result.get("cacheScope") == "public":
+                result = {**result, "cacheScope": "private"}  # who may have it is a matter of grants
             return result, 0, "", None
         if spoke_modern:
-            if result.get("resultType", "complete") != "complete":
+            kind = result.get("resultType", "complete")
+            if kind not in ("complete", "input_required"):
+                raise NotExpressible(
+                    f"The server answered with a result of the type {str(kind)[:40]}, which this protocol revision has not. "
+                    "Connect with a client that speaks 2026-07-28."
+                )
+            if kind != "complete":
                 raise NotExpressible(
                     "The server asks for more input before it answers, which this protocol revision cannot carry here. "
                     "Connect with a client that speaks 2026-07-28."
@@ -174,6 +208,19 @@ class Bridge:
             for number, one in enumerate(wanted[:AT_ONCE], 1)
         }
         return {"resultType": "input_required", "inputRequests": requests, "requestState": URL_STATE}, 0, "", None
+
+    def connect_first(self, call: Call, error: ConnectionRequired) -> Answer | None:
+        """Send the caller's user to the address where they connect their account, where their client can; None where it cannot."""
+        elicitation = call.capabilities.get("elicitation")
+        if not isinstance(elicitation, dict) or "url" not in elicitation:
+            return None
+        visit = {"mode": "url", "url": error.extra["connect_url"], "message": error.detail}
+        if call.modern:
+            asked = {"connect": {"method": "elicitation/create", "params": visit}}
+            result = {"resultType": "input_required", "inputRequests": asked, "requestState": URL_STATE}
+            return Answer(result=result, raw=dumps(result))
+        data = {"type": error.type, "call_id": call.call_id, "elicitations": [{**visit, "elicitationId": f"sy-{short_id()}"}]}
+        return Answer(code=URL_ELICITATION_REQUIRED, message=error.detail, data=data)
 
     def _error(self, call: Call, error: Json) -> tuple[None, int, str, Any]:
         code, message = error.get("code"), error.get("message")

@@ -277,7 +277,7 @@ def _interactive(capability: str, noun: str, since: str, was: str = "") -> Calla
         if server.transport == "stdio" and (server.eras == {"legacy"} or (not client.modern and pair.same)):
             own = " The program runs once more, for this client's session alone."
         if client.modern and not pair.same and server.transport == "stdio":
-            own += " With two such calls in flight nobody knows which of them asks, and the question is refused."
+            own += " Calls that may ask run one after the other there: the program does not say which of them asks."
         return pair.carried(
             f"The call waits at the server; the client gets input_required and brings the answer with its next request.{own}",
             "Each input that the server requires is asked of the client on the call's stream, then the call is made again with it.",

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from apps.common.background import Background
 from apps.common.errors import (
     AuthenticationRequired,
     InvalidRequest,
@@ -54,7 +55,7 @@ class Questions:
         self._answerers: dict[str, Answerer] = {}
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[tuple[bytes, str, str, bytes]]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._responding = Background()
         bus.on("asked", self._take_question)
         bus.on("told", self._take_answer)
 
@@ -84,10 +85,8 @@ class Questions:
 
     def _take_question(self, sender: str, message: bytes) -> None:
         number, topic, question = _unpack(message, type=tuple[int, str, bytes])
-        if len(self._tasks) < AT_ONCE:
-            task = asyncio.get_running_loop().create_task(self._respond(sender, number, topic, question))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if len(self._responding) < AT_ONCE:
+            self._responding.start(self._respond(sender, number, topic, question))
 
     async def _respond(self, sender: str, number: int, topic: str, question: bytes) -> None:
         answer: tuple[int, bytes, str, str, bytes]

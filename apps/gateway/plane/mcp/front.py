@@ -126,6 +126,9 @@ async def serve_mcp(
         log_defect("front", error, path=scope["path"])
         defect = SwitchyardError("Switchyard failed on this request. Nothing was sent to a server after the failure.")
         await _answer_error(send, reply, id, defect, headers, modern=True)
+    finally:
+        if reply is not None:
+            reply.visit = None  # they hold each other
 
 
 def _is_modern(asked: Headers, message: dict[str, Any]) -> bool:

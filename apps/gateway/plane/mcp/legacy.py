@@ -5,12 +5,21 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from apps.common.errors import InvalidRequest, MethodNotAllowed, MethodNotFound, UnsupportedRevision, ValidationFailed
+from apps.common.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    MethodNotFound,
+    SwitchyardError,
+    UnsupportedRevision,
+    ValidationFailed,
+)
 from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Answer, Call, Json
 from apps.gateway.plane.http import Headers, Receive, send_empty
-from apps.gateway.plane.jsonrpc import MAX_ID, REQUEST_CANCELLED, result_bytes, valid_id
-from apps.gateway.plane.mcp.answers import legacy_answer
+from apps.gateway.plane.jsonrpc import INTERNAL_ERROR, MAX_ID, REQUEST_CANCELLED, result_bytes, valid_id
+from apps.gateway.plane.mcp.answers import cut_short, failure, legacy_answer
+from apps.gateway.plane.mcp.asking import refusal
+from apps.gateway.plane.mcp.endings import Levels
 from apps.gateway.plane.mcp.envelope import client_label
 from apps.gateway.plane.mcp.lists import LISTS
 from apps.gateway.plane.mcp.resuming import keep, serve_standalone, take_up
@@ -29,15 +38,16 @@ class LegacyLive:
     """The little that lives of legacy sessions in this process: log levels, and calls in flight that can be cancelled."""
 
     def __init__(self) -> None:
-        self.levels: dict[str, str] = {}
+        self.levels = Levels()
         self.running: dict[tuple[str, Any], asyncio.Task[Any]] = {}
         self.cancelled: set[asyncio.Task[Any]] = set()
 
-    def set_level(self, sid: str, level: str) -> None:
-        """Remember a session's log level; the oldest are forgotten beyond 10,000 sessions."""
-        if len(self.levels) >= 10_000:
-            self.levels.pop(next(iter(self.levels)))
-        self.levels[sid] = level
+    def stop(self, call: Call, task: asyncio.Task[Any], error: SwitchyardError) -> None:
+        """End a call in flight, which runs in `task`, with an error for its client."""
+        if call.stopped is None and not task.done():
+            call.stopped = error.with_traceback(None)
+            self.cancelled.add(task)
+            task.cancel()
 
     def cancel(self, owner: str, request_id: Any) -> bool:
         """Cancel a call in flight, if it is this session's; False when it is not here."""
@@ -73,7 +83,8 @@ def is_answer(message: Json) -> bool:
 
 def take_answer(visit: Visit, session: Session | None, message: Json) -> None:
     """Give an answer to who waits for it in this session, if anybody does."""
-    visit.plane.shared.answer(_owner(visit, session), message)
+    if not visit.plane.shared.answer(_owner(visit, session), message):
+        visit.note("session.answer_refused", details={"id": str(message.get("id"))[:80]})
 
 
 def read_message(message: Json) -> tuple[str, Json]:
@@ -193,31 +204,54 @@ async def _call(visit: Visit, session: Session | None, id: Any, method: str, par
     try:
         answer = await visit.run(call, receive, leaving_cancels=False)
     except asyncio.CancelledError:
-        if task not in live.cancelled:
+        if task not in live.cancelled and not visit.plane.stopping:
             raise
         task.uncancel()
-        answer = Answer(code=REQUEST_CANCELLED, message="The request was cancelled.", data={"call_id": call.call_id})
+        if call.stopped is not None:
+            answer = failure(call.stopped, call)
+        elif task not in live.cancelled:
+            answer = cut_short(call)
+        else:
+            answer = Answer(code=REQUEST_CANCELLED, message="The request was cancelled.", data={"call_id": call.call_id})
     finally:
+        call.on_request = call.on_message = None  # they hold the call
         live.cancelled.discard(task)
         if live.running.get(key) is task:
             del live.running[key]
+        del task  # what cancels it has this frame in its traceback
     if answer is not None:
         await visit.reply.finish(*legacy_answer(id, answer))
 
 
 def _asker(visit: Visit, session: Session, call: Call) -> Callable[[Json], Awaitable[Json]]:
-    """Return what answers a server's requests during a call: the client, over the call's stream."""
+    """Return what answers a server's requests during a call: the client, over the call's stream.
+
+    Where the client cannot be asked, for want of room or because it has left, it raises why in a call that is made in rounds.
+    """
+    plane, task = visit.plane, asyncio.current_task()
+    assert task is not None
 
     async def send(message: Json) -> bool:
         return await visit.reply.event(dumps(message))
 
     async def ask(message: Json) -> Json:
-        visit.plane.pipeline.rest(call)
+        answered = "none"
         try:
-            outcome = await visit.plane.asking.ask(session.sid, session.capabilities, message, send)
+            with plane.waits.question(visit, session.sid, call, task, len(dumps(message))):
+                outcome = await plane.asking.ask(session.sid, session.capabilities, message, send)
+            answered = "result" if "result" in outcome else "error"
+        except SwitchyardError as error:
+            answered = "refused"
+            if call.rounds:
+                raise
+            return refusal(INTERNAL_ERROR, error.detail)
         finally:
-            visit.plane.pipeline.go_on(call)
-        visit.plane.recorder.asked(call, str(message.get("method")), "result" if "result" in outcome else "error")
+            plane.recorder.asked(call, str(message.get("method")), answered)
+        try:
+            plane.pipeline.renew(call)
+        except SwitchyardError as error:  # taken away while the client was asked: the server gets no answer, the client this
+            plane.live.stop(call, task, error)
+            return refusal(INTERNAL_ERROR, "The call was ended.")
         return outcome
 
     return ask
@@ -256,12 +290,12 @@ async def serve_stream(visit: Visit, headers: Headers, receive: Receive) -> None
     if session is None or not visit.reply.accepts_stream:
         raise MethodNotAllowed("There is no stream without a session, and none without Accept: text/event-stream.")
     enter(visit, session, None)
-    visit.plane.streams.admit(visit.caller)
     last = headers.get(b"last-event-id")
-    if last:
-        await take_up(visit, session, last, receive)
-    else:
-        await serve_standalone(visit, session, receive)
+    with visit.plane.streams.place(visit.caller):
+        if last:
+            await take_up(visit, session, last, receive)
+        else:
+            await serve_standalone(visit, session, receive)
 
 
 async def end_session(visit: Visit, headers: Headers, send: Any) -> None:

@@ -2,13 +2,18 @@
 
 from typing import Any
 
+import orjson
+
+from apps.common.crypto.keyring import Keyring
 from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Json
 from apps.gateway.plane.config import PlaneConfig
+from apps.gateway.plane.mcp.cursors import Cursors
+from apps.gateway.plane.mcp.missing import META_MISSING, missing, why_empty
 from apps.gateway.plane.mcp.revisions import LEGACY, META_SERVER, MODERN
 from apps.gateway.plane.mcp.tasks import EXTENSION as TASKS
-from apps.gateway.plane.snapshot import Caller, Snapshot
-from apps.gateway.plane.views import Target, page, visible
+from apps.gateway.plane.snapshot import Caller, Item, Snapshot
+from apps.gateway.plane.views import Target, page, remember, visible
 from apps.tools.domain.facts import KINDS
 
 LISTS = {
@@ -22,8 +27,9 @@ LISTS = {
 class Lists:
     """Answers what a toolset is and what is in it, for one caller."""
 
-    def __init__(self, config: PlaneConfig) -> None:
+    def __init__(self, config: PlaneConfig, keyring: Keyring) -> None:
         self._config = config
+        self._cursors = Cursors(keyring)
 
     def server_info(self, snapshot: Snapshot, caller: Caller, target: Target) -> Json:
         """Return `serverInfo`: the server's own words where a toolset is one server, else ours; the name alone for a stranger."""
@@ -39,14 +45,21 @@ class Lists:
         for server in target.servers(snapshot):
             offered = server.facts.capabilities
             for name in ("tools", "resources", "prompts"):
-                if name in offered or any(server.own[kind] for kind in _KINDS_OF[name]):
+                if target.toolset is not None:
+                    has = any(target.toolset.items[kind] for kind in _KINDS_OF[name])
+                else:
+                    has = name in offered or any(server.own[kind] for kind in _KINDS_OF[name])
+                if has:
                     found.setdefault(name, {"listChanged": True})
             resources = offered.get("resources")
-            if isinstance(resources, dict) and resources.get("subscribe") is True:
+            if "resources" in found and isinstance(resources, dict) and resources.get("subscribe") is True:
                 found["resources"]["subscribe"] = True
-            for name in ("completions", "logging"):
-                if name in offered:
-                    found.setdefault(name, {})
+            if "logging" in offered:
+                found.setdefault("logging", {})
+            if "completions" in offered and (target.toolset is None or "prompts" in found or "resources" in found):
+                found.setdefault("completions", {})
+            if target.server is not None and isinstance(offered.get("experimental"), dict):
+                found["experimental"] = offered["experimental"]
         if not found or (target.server is None and "tools" not in found):
             found["tools"] = {"listChanged": True}
         extensions = _extensions(snapshot, target, modern=modern)
@@ -82,19 +95,66 @@ class Lists:
     def list(
         self, snapshot: Snapshot, caller: Caller, target: Target, method: str, params: Any, *, modern: bool
     ) -> tuple[bytes, int, int]:
-        """Return (the result, items on this page, items in all). Raises ValidationFailed for a foreign cursor."""
+        """Return (the result, items on this page, items in all). Raises ValidationFailed for a foreign cursor.
+
+        Where the list is not whole, `_meta` says what is missing (see `missing`).
+        """
         kind, member = LISTS[method]
         items = visible(snapshot, caller, target, kind)
         cursor = params.get("cursor") if isinstance(params, dict) else None
-        taken, following = page(items, cursor)
-        parts = [b'{"', member, b'":[', b",".join(item.listing for item in taken), b"]"]
+        taken, following = page(items, self._cursors.read(cursor, caller, target, method))
+        parts = [b'{"', member, b'":[', b",".join(item.listing if modern else in_legacy(item) for item in taken), b"]"]
         if following is not None:
-            parts += [b',"nextCursor":', dumps(following)]
+            parts += [b',"nextCursor":', dumps(self._cursors.write(following, caller, target, method))]
+        meta: Json = {}
         if modern:
             parts.append(b',"resultType":"complete","ttlMs":%d,"cacheScope":"private"' % self._config.list_ttl_ms)
-            parts += [b',"_meta":', dumps({META_SERVER: self.server_info(snapshot, caller, target)})]
+            meta[META_SERVER] = self.server_info(snapshot, caller, target)
+        if lacking := missing(snapshot, caller, target):
+            meta[META_MISSING] = lacking
+        if meta:
+            parts += [b',"_meta":', dumps(meta)]
         parts.append(b"}")
         return b"".join(parts), len(taken), len(items)
+
+    def why_empty(self, snapshot: Snapshot, caller: Caller, target: Target, method: str) -> str:
+        """Say why a list has nothing in it for a caller; computed once for each picture."""
+        cache_key = ("empty", target.tenant_id, caller.principal.id, target.slug, method)
+        found: str | None = snapshot.cache.get(cache_key)
+        if found is None:
+            found = why_empty(snapshot, caller, target, LISTS[method][0])
+            remember(snapshot, cache_key, found)
+        return found
+
+
+def in_legacy(item: Item) -> bytes:
+    """Return a definition as clients of the initialize era can read it.
+
+    There an output schema is of the type `object`, and SDKs refuse the whole list for one that is not. A result that is something else is
+    wrapped as `{"result": …}` for them (see `Bridge.answer`), and so is its schema; one that leaves the type open is left out.
+    """
+    if item.facts.kind != "tool" or b'"outputSchema"' not in item.listing:
+        return item.listing
+    listed = orjson.loads(item.listing)
+    schema = listed.get("outputSchema")
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    if kind == "object":
+        return item.listing
+    if (
+        isinstance(schema, dict)
+        and kind in _PLAIN
+        and not (b'"$ref":"#"' in item.listing or b'"$ref":"#/properties' in item.listing)
+    ):
+        shared = {name: schema[name] for name in ("$schema", "$defs", "definitions") if name in schema}
+        own = {name: value for name, value in schema.items() if name not in shared}
+        listed["outputSchema"] = {"type": "object", **shared, "properties": {"result": own}, "required": ["result"]}
+    else:
+        del listed["outputSchema"]
+    return orjson.dumps(listed)
+
+
+_PLAIN = ("array", "string", "number", "integer", "boolean", "null")
+"""Types of results that are never an object."""
 
 
 def anything(snapshot: Snapshot, caller: Caller, target: Target) -> bool:

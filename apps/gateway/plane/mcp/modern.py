@@ -8,7 +8,7 @@ from apps.common.jsontext import dumps
 from apps.gateway.plane.call import Call, Json
 from apps.gateway.plane.http import Headers, Receive
 from apps.gateway.plane.jsonrpc import MAX_ID, result_bytes, valid_id
-from apps.gateway.plane.mcp.answers import modern_answer
+from apps.gateway.plane.mcp.answers import cut_short, modern_answer
 from apps.gateway.plane.mcp.envelope import Envelope, EnvelopeError, client_label, read_envelope
 from apps.gateway.plane.mcp.lists import LISTS
 from apps.gateway.plane.mcp.parked import Parked
@@ -78,12 +78,18 @@ async def _call(visit: Visit, id: Any, call: Call, receive: Receive) -> None:
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if parked is None or not parked.ended or task is None:
-            raise
+            if parked is not None:
+                visit.plane.parking.forget(parked)
+            if not visit.plane.stopping or task is None:
+                raise
+            await visit.reply.finish(*modern_answer(id, cut_short(call)))
         task.uncancel()
         return
     if parked is not None and parked.name:
         if answer is not None:
             await parked.finish(answer)
+        else:  # its client left before it was told that the call waits
+            visit.plane.parking.forget(parked)
     elif answer is not None:
         await visit.reply.finish(*modern_answer(id, answer))
 
@@ -98,16 +104,24 @@ async def _listen(visit: Visit, id: Any, params: Json, envelope: Envelope, recei
         raise ValidationFailed(f"params.notifications.resourceSubscriptions must be a list of at most {EACH} URIs.")
     handles = wanted_tasks(wanted, envelope)
     kinds = tuple(kind for kind in CHANGES if wanted.get(_FILTERS[kind]) is True)
+    with visit.plane.streams.place(visit.caller):
+        await _tell_changes(visit, id, kinds, list(dict.fromkeys(uris)), handles, envelope, receive)
+    ended = {"resultType": "complete", "_meta": {META_SUBSCRIPTION: id}}
+    await visit.reply.finish_stream(result_bytes(id, dumps(ended)))
+
+
+async def _tell_changes(
+    visit: Visit, id: Any, kinds: tuple[str, ...], uris: list[str], handles: Any, envelope: Envelope, receive: Receive
+) -> None:
     honoured: Json = {_FILTERS[kind]: True for kind in kinds}
     stream = Stream(visit.caller, visit.target.slug, kinds, visit.reply, subscription=id)
-    visit.plane.streams.admit(visit.caller)
     watched: dict[str, str] = {}
     feed = TaskFeed(visit, stream, envelope, handles) if handles else None
     try:
         if feed is not None:
             honoured["taskIds"] = await feed.begin()
         if uris:
-            await _watch(visit, stream, list(dict.fromkeys(uris)), watched, envelope.capabilities)
+            await _watch(visit, stream, uris, watched, envelope.capabilities)
             honoured["resourceSubscriptions"] = list(watched)
         await visit.reply.event(
             dumps(
@@ -126,8 +140,6 @@ async def _listen(visit: Visit, id: Any, params: Json, envelope: Envelope, recei
             await feed.end()
         for uri, server_id in watched.items():
             visit.plane.watches.drop(server_id, uri, stream)
-    ended = {"resultType": "complete", "_meta": {META_SUBSCRIPTION: id}}
-    await visit.reply.finish_stream(result_bytes(id, dumps(ended)))
 
 
 async def _watch(visit: Visit, stream: Stream, uris: list[str], watched: dict[str, str], capabilities: Json) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import orjson
 
 from apps.common.errors import Conflict, Overloaded, SwitchyardError, UpstreamDied
 from apps.common.jsontext import dumps
@@ -13,7 +14,7 @@ from apps.gateway.plane.bus import Bus
 from apps.gateway.plane.call import Answer, Call, Json
 from apps.gateway.plane.jsonrpc import INTERNAL_ERROR, METHOD_NOT_FOUND
 from apps.gateway.plane.mcp.answers import failure, modern_answer
-from apps.gateway.plane.mcp.asking import AT_ONCE, FORWARDED, refusal
+from apps.gateway.plane.mcp.asking import AT_ONCE, lacking, refusal
 
 if TYPE_CHECKING:
     from apps.gateway.plane.mcp.parking import Parking
@@ -94,6 +95,7 @@ class Parked:
         """Random, once the call is parked."""
         self.call = call
         self.owner = call.caller.principal.id
+        self.request_bytes = call.request_bytes
         self.size = 0
         self._parking = parking
         self._task = asyncio.current_task()
@@ -103,7 +105,10 @@ class Parked:
         self._count = 0
         self._settling: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._messages: deque[Json] = deque(maxlen=KEPT_MESSAGES)
+        self._messages: deque[bytes] = deque()
+        """Written out, so that they take what they are counted at."""
+        self.kept = 0
+        """Bytes of them, and of the answer."""
         self._end: Answer | None = None
         self.ended = False
         """Ended by its time limit, by its client or by shutdown."""
@@ -116,8 +121,9 @@ class Parked:
     async def ask(self, message: Json) -> Json:
         """Take a request of the server's and return what the client answers: `result` or `error`."""
         method = message.get("method")
-        if not isinstance(method, str) or FORWARDED.get(method) not in self.call.capabilities:
-            return refusal(METHOD_NOT_FOUND, f"The client does not take {str(method)[:100]}.")
+        lacks = lacking(self.call.capabilities, message)
+        if not isinstance(method, str) or lacks:
+            return refusal(METHOD_NOT_FOUND, f"The client has not declared {lacks}.")
         if len(self._asked) >= AT_ONCE:
             return refusal(INTERNAL_ERROR, f"The client has {AT_ONCE} requests to answer already.")
         size = len(dumps(message))
@@ -143,22 +149,69 @@ class Parked:
         """Give the client a notification of the call, on the request that is open now."""
         asker = self._asker
         if message.get("method") == "notifications/progress":
-            if asker is None or self._token is None:
+            params = message.get("params")
+            if asker is None or self._token is None or not isinstance(params, dict):
                 return  # progress that nobody waits for is over
-            message = {**message, "params": {**message.get("params", {}), "progressToken": self._token}}
+            message = {**message, "params": {**params, "progressToken": self._token}}
         if asker is not None:
             await asker.forward(message)
         else:
+            self._keep(dumps(message))
+
+    def _keep(self, message: bytes) -> None:
+        """Keep a notification for the client; where there is no room the oldest of the call give way, or it is let go itself."""
+        size = len(message)
+        if self.ended or not self._parking.may_hold(self, size):
+            return
+        while self._messages and (len(self._messages) >= KEPT_MESSAGES or not self._parking.fits(self, size)):
+            self._release(len(self._messages.popleft()))
+        if self._hold(size):
             self._messages.append(message)
+
+    def _hold(self, size: int, *, answer: bool = False) -> bool:
+        if not self._parking.hold(self, size, answer=answer):
+            return False
+        self.kept += size
+        return True
+
+    def _release(self, size: int) -> None:
+        self.kept -= size
+        self._parking.give_back(self, size)
+
+    def free(self) -> None:
+        """The call is over, and nobody is given anything of it any more."""
+        self.ended = True
+        self._messages.clear()
+        self._end = None
+        self._release(self.kept)
+        self.call.on_request = self.call.on_message = None  # they hold the call
 
     async def finish(self, answer: Answer) -> None:
         """The call has ended: answer the client, or keep the answer until it comes."""
+        if self.ended:
+            return
+        if self._asker is not None and self._messages:
+            await self._catch_up(self._asker)
         asker = self._leave()
         if asker is None:
-            self._end = answer
+            self._end = self._kept_answer(answer)
             return
         self._parking.forget(self)
         await asker.answer(answer)
+
+    def _kept_answer(self, answer: Answer) -> Answer:
+        """Return what is kept of an answer: the bytes that its client gets, or that there is no room for them."""
+        size = len(answer.raw) if answer.result is not None else len(dumps([answer.message, answer.data]))
+        while self._messages and not self._parking.fits(self, size, answer=True):
+            self._release(len(self._messages.popleft()))
+        if not self._hold(size, answer=True):
+            error = Overloaded(
+                "The call has run, but its answer is larger than what can be kept for its client.", rule="parked-bytes"
+            )
+            return failure(error, self.call)
+        if answer.result is not None:
+            answer.result = {}
+        return answer
 
     # The client's side
 
@@ -173,23 +226,21 @@ class Parked:
         for key, (_, waiting) in self._asked.items():
             if key in responses and not waiting.done():
                 waiting.set_result({"result": responses[key]})
-        if self._end is not None:
-            self._later(self.finish(self._end))
-        elif any(not waiting.done() for _, waiting in self._asked.values()):
+        if self._end is None and any(not waiting.done() for _, waiting in self._asked.values()):
             self._plan_turn()  # what was not answered is asked again
-        if self._messages:
+        if self._messages or self._end is not None:
             self._later(self._catch_up(asker))
 
     def cancel(self, error: SwitchyardError | None = None) -> None:
         """End the call: its client has left, its time is over, or this process stops. A client that waits gets the error."""
-        self.ended = True
+        runs = self._end is None
         asker = self._leave()
         self._parking.forget(self)
         if self._deadline is not None:
             self._deadline.cancel()
         if asker is not None:
             self._later(asker.answer(failure(error or UpstreamDied("The call was ended."), self.call)))
-        if self._task is not None and self._end is None:
+        if self._task is not None and runs:
             self._task.cancel()
 
     def _plan_turn(self) -> None:
@@ -222,7 +273,11 @@ class Parked:
 
     async def _catch_up(self, asker: Asker) -> None:
         while self._messages and self._asker is asker:
-            await asker.forward(self._messages.popleft())
+            message = self._messages.popleft()
+            self._release(len(message))
+            await asker.forward(orjson.loads(message))
+        if self._end is not None and self._asker is asker:
+            await self.finish(self._end)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         self._parking.later(work)

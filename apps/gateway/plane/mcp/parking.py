@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import orjson
 
+from apps.common.background import Background
 from apps.common.crypto.keyring import DecryptionFailed, Keyring
 from apps.common.errors import NotReady, Overloaded, SwitchyardError, UpstreamDied, ValidationFailed
 from apps.common.jsontext import dumps
+from apps.gateway.plane.budget import Budget
 from apps.gateway.plane.call import Answer, Call, Json
 from apps.gateway.plane.http import Receive
 from apps.gateway.plane.jsonrpc import error_of
@@ -41,8 +43,13 @@ SHARE = 20
 ALIVE_SECONDS = 2.0
 """How often a process that runs somebody's call is looked for."""
 CALL_BYTES, ALL_BYTES = 4 * 1024 * 1024, 256 * 1024 * 1024
-"""What a server may ask in one call, and in all parked calls together."""
-_ENDED = "The call that params.requestState belongs to has ended: its time was over, or its process has. Call again without it."
+"""What a server may ask and say in one call, and in all parked calls together with what they were asked and answered; a quarter of
+these for one principal.
+"""
+_ENDED = (
+    "The call that params.requestState belongs to has ended: it was answered, its time was over, or its process has. If its answer never "
+    "reached you, look whether it took effect before you make it again."
+)
 
 
 class Parking:
@@ -53,8 +60,8 @@ class Parking:
         self._plane = plane
         self._parked: dict[bytes, Parked] = {}
         self._of_owner: Counter[str] = Counter()
-        self._bytes = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._bytes = Budget(ALL_BYTES)
+        self._background = Background()
         self._closing = False
         self._asked_elsewhere: dict[str, Here] = {}
         """Requests that came here for calls that other processes run."""
@@ -65,6 +72,9 @@ class Parking:
 
     def __len__(self) -> int:
         return len(self._parked)
+
+    def __iter__(self) -> Iterator[Parked]:
+        return iter(tuple(self._parked.values()))
 
     async def resume(self, visit: "Visit", id: Any, method: str, params: Json, receive: Receive) -> None:
         """Serve a request that brings the answers for a parked call, wherever that runs.
@@ -86,11 +96,12 @@ class Parking:
             refused = error
         if worker == self._plane.bus.worker:
             parked = self._parked.get(name)
+            if refused is not None:
+                if parked is not None:
+                    parked.cancel(refused)
+                raise refused.with_traceback(None)
             if parked is None:
                 raise ValidationFailed(_ENDED)
-            if refused is not None:
-                parked.cancel(refused)
-                raise refused
             parked.attach(here, responses, progress_token(params))
             if self._plane.tap is not None:
                 self._plane.tap.began(visit, parked.call)
@@ -99,7 +110,7 @@ class Parking:
         else:
             if refused is not None:
                 self._plane.bus.tell("parked.cancel", name, worker)
-                raise refused
+                raise refused.with_traceback(None)
             ticket = secrets.token_hex(12)
             self._asked_elsewhere[ticket] = here
             order = (ticket, name, dumps([responses, progress_token(params)]))
@@ -172,7 +183,8 @@ class Parking:
 
     def admit(self, parked: Parked, size: int) -> None:
         """Take a request of a server's into account; the call becomes known with its first. Raises Overloaded."""
-        if parked.size + size > CALL_BYTES or self._bytes + size > ALL_BYTES:
+        held = 0 if parked.name else parked.request_bytes
+        if parked.size + size > CALL_BYTES or not self._bytes.fits(parked.owner, size + held):
             raise Overloaded("The server asks for more than can be kept for the client.", rule="parked-bytes")
         if not parked.name:
             if self._closing or len(self._parked) >= PARKED:
@@ -185,16 +197,35 @@ class Parking:
             self._parked[parked.name] = parked
             self._of_owner[parked.owner] += 1
         parked.size += size
-        self._bytes += size
+        self._bytes.add(parked.owner, size + held)
 
     def give_back(self, parked: Parked, size: int) -> None:
-        """The request has its answer."""
+        """So much is kept of the call no more: a request has its answer, its client has what was said."""
         parked.size -= size
-        self._bytes -= size
+        self._bytes.give_back(parked.owner, size)
+
+    @staticmethod
+    def may_hold(parked: Parked, size: int) -> bool:
+        """Tell whether something that was said would fit, were all gone that was said before it."""
+        return parked.size - parked.kept + size <= CALL_BYTES
+
+    def fits(self, parked: Parked, size: int, *, answer: bool = False) -> bool:
+        """Tell whether so much more of a call may be kept now."""
+        return (answer or parked.size + size <= CALL_BYTES) and self._bytes.fits(parked.owner, size)
+
+    def hold(self, parked: Parked, size: int, *, answer: bool = False) -> bool:
+        """Keep so much more of a call, if it fits."""
+        if not self.fits(parked, size, answer=answer):
+            return False
+        parked.size += size
+        self._bytes.add(parked.owner, size)
+        return True
 
     def forget(self, parked: Parked) -> None:
-        """The call has ended and its client has its answer."""
+        """The call has ended and its client has its answer, or nobody waits for one."""
+        parked.free()
         if self._parked.pop(parked.name, None) is not None:
+            self._bytes.give_back(parked.owner, parked.request_bytes)
             self._of_owner[parked.owner] -= 1
             if not self._of_owner[parked.owner]:
                 del self._of_owner[parked.owner]
@@ -219,9 +250,7 @@ class Parking:
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside, to its end."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.start(work)
 
     def close(self) -> None:
         """End every parked call, and park none any more."""

@@ -45,7 +45,8 @@ async def carry_rounds(call: Call, request: UpstreamRequest, answer: UpstreamAns
                 "The server asks for more input before it answers, and this client takes no requests: it has not declared sampling, "
                 "elicitation or roots, or reads no event stream."
             )
-        answers = await asyncio.gather(*(_ask(call, message) for message in asked.values()))
+        call.rounds = True
+        answers = await _answers(call, list(asked.values()))
         following: Json = {**params}
         if asked:
             following["inputResponses"] = dict(zip(asked, answers, strict=True))
@@ -55,6 +56,23 @@ async def carry_rounds(call: Call, request: UpstreamRequest, answer: UpstreamAns
         if not asks(answer):
             return answer
     raise UpstreamProtocolError(f"The server asked the client {ROUNDS} times in one call and has still not answered.")
+
+
+async def _answers(call: Call, asked: list[Json]) -> list[Json]:
+    """Ask the client everything at once; where one question fails, the others are taken back."""
+    tasks = [asyncio.create_task(_ask(call, message)) for message in asked]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await _end(tasks)
+        tasks.clear()  # an error in one of them has this frame in its traceback
+
+
+async def _end(tasks: list[asyncio.Task[Json]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 def _requests(result: Json) -> dict[str, Json]:

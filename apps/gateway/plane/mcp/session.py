@@ -4,6 +4,7 @@ import base64
 import binascii
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,8 @@ import msgspec
 
 from apps.common.crypto.keyring import DecryptionFailed, Keyring
 from apps.common.errors import SwitchyardError
+from apps.gateway.plane.mcp.endings import Ended
+from apps.gateway.plane.mcp.lives import LeftBehind
 
 MAX_TOKEN = 2048
 SESSIONS_REMEMBERED = 8192
@@ -31,6 +34,7 @@ class _Sealed(msgspec.Struct, array_like=True):
     expires: int
     client: tuple[str, str]
     capabilities: bytes
+    life: str = ""
 
 
 @dataclass(slots=True)
@@ -47,15 +51,19 @@ class Session:
     client_info: dict[str, Any]
     """The client's name and version, as it gave them."""
     capabilities: dict[str, Any] = field(default_factory=dict)
+    life: str = ""
+    """Which life of the process began it; empty where several processes serve it."""
 
 
 class SessionSealer:
-    """Makes and reads session tokens."""
+    """Makes and reads session tokens. With what the life before `left` behind it is the only process, and knows its sessions by it."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, left: LeftBehind | None = None) -> None:
         self._keyring = keyring.for_purpose(b"mcp-session")
         self._read: dict[str, Session] = {}
-        self._ended: dict[str, int] = {}
+        self._ended = Ended(left.gone, left.floors) if left is not None else Ended()
+        self._life = secrets.token_urlsafe(9) if left is not None else ""
+        self._earlier: Mapping[str, int] | None = left.lives if left is not None else None
 
     def issue(
         self, *, principal: str, toolset: str, revision: str, client_info: Any, capabilities: dict[str, Any], seconds: int
@@ -72,6 +80,7 @@ class SessionSealer:
             expires=int(time.time()) + seconds,
             client=(_member(client_info, "name"), _member(client_info, "version")),
             capabilities=raw,
+            life=self._life,
         )
         token = self._keyring.seal(msgspec.msgpack.encode(sealed), associated=_ASSOCIATED)
         return base64.urlsafe_b64encode(token).decode().rstrip("=")
@@ -88,17 +97,24 @@ class SessionSealer:
             session.principal != principal
             or session.toolset != toolset
             or session.expires <= time.time()
-            or session.sid in self._ended
+            or self._ended.holds(session.sid, principal, session.expires)
+            or (session.life != self._life and self._earlier is not None and session.life not in self._earlier)
         ):
             raise SessionGone
         return session
 
-    def end(self, sid: str, expires: int) -> None:
+    def end(self, sid: str, expires: int, principal: str) -> None:
         """Remember that a session was ended, until it would have expired."""
-        now = int(time.time())
-        if len(self._ended) > SESSIONS_REMEMBERED:
-            self._ended = {sid: expires for sid, expires in self._ended.items() if expires > now}
-        self._ended[sid] = expires
+        self._ended.add(sid, expires, principal)
+
+    def leave(self, gone: Mapping[str, int], seconds: int) -> LeftBehind | None:
+        """Return what the next life of the process has to know: sessions that cannot go on beside the ended ones, and how long
+        a session lives. None where several processes serve them.
+        """
+        if self._earlier is None:
+            return None
+        lives = {**self._earlier, self._life: int(time.time()) + seconds}
+        return LeftBehind(lives, {**self._ended.known, **gone}, self._ended.floors)
 
     def _decrypt(self, token: str) -> Session:
         if len(token) > MAX_TOKEN:
@@ -111,7 +127,9 @@ class SessionSealer:
             raise SessionGone from None
         name, version = sealed.client
         info = {"name": name, "version": version} if name else {}
-        return Session(sealed.sid, sealed.principal, sealed.toolset, sealed.revision, sealed.expires, info, capabilities)
+        return Session(
+            sealed.sid, sealed.principal, sealed.toolset, sealed.revision, sealed.expires, info, capabilities, sealed.life
+        )
 
 
 def _member(info: Any, name: str) -> str:

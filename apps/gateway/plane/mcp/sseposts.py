@@ -12,9 +12,8 @@ from apps.common.jsontext import dumps
 from apps.gateway.plane.jsonrpc import parse
 from apps.gateway.plane.mcp.session import Session, SessionGone
 from apps.gateway.plane.mcp.sse import Channel
-from apps.gateway.plane.mcp.streams import current_caller
 from apps.gateway.plane.mcp.visit import Visit
-from apps.gateway.plane.views import find_target
+from apps.gateway.plane.views import current_caller, find_target
 
 if TYPE_CHECKING:
     from apps.gateway.plane.plane import Plane

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 from typing import Any
 
+from apps.common.background import Background
 from apps.common.clock import now_us
 from apps.common.errors import NotFound, Overloaded, SwitchyardError
 from apps.common.jsontext import dumps
@@ -18,7 +20,7 @@ from apps.gateway.plane.reply import Reply
 from apps.gateway.plane.snapshot import Caller, Snapshot
 from apps.gateway.plane.store import SnapshotStore
 from apps.gateway.plane.upstreams import UpstreamPool
-from apps.gateway.plane.views import Target, find_resource, find_target, paused, visible
+from apps.gateway.plane.views import Target, current_caller, find_resource, find_target, visible
 
 CHANGES = {"tools": ("tool",), "resources": ("resource", "template"), "prompts": ("prompt",)}
 FOLLOWED = 16
@@ -98,13 +100,14 @@ class Streams:
         self._store = store
         self._upstreams = upstreams
         self._open: set[Stream] = set()
+        self._places = 0
         self._of_owner: Counter[str] = Counter()
         self._closing = False
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._unsubscribe: Callable[[], None] = store.subscribe(self._changed)
         self._task = asyncio.create_task(self._watch(), name="client streams")
-        self._following: set[asyncio.Task[None]] = set()
+        self._following = Background()
 
     def _changed(self, snapshot: Snapshot) -> None:
         if not self._loop.is_closed():
@@ -120,12 +123,23 @@ class Streams:
         """Tell whether this process takes no streams any more."""
         return self._closing
 
-    def admit(self, caller: Caller) -> None:
-        """Raise Overloaded when there is no room for another stream, or none of this caller's."""
-        if self._closing or len(self._open) >= self._config.max_streams:
+    @contextmanager
+    def place(self, caller: Caller) -> Iterator[None]:
+        """Keep a place for a stream, which is served in it. Raises Overloaded when there is none left, or none for this caller."""
+        owner = caller.principal.id
+        if self._closing or self._places >= self._config.max_streams:
             raise Overloaded("Too many streams are open here. Try again shortly.", rule="streams", retry_after=5)
-        if self._of_owner[caller.principal.id] >= self._config.max_streams // SHARE:
+        if self._of_owner[owner] >= self._config.max_streams // SHARE:
             raise Overloaded("This key has as many streams open here as one may have.", rule="streams-per-key", retry_after=5)
+        self._places += 1
+        self._of_owner[owner] += 1
+        try:
+            yield
+        finally:
+            self._places -= 1
+            self._of_owner[owner] -= 1
+            if not self._of_owner[owner]:
+                del self._of_owner[owner]
 
     async def serve(
         self,
@@ -136,28 +150,24 @@ class Streams:
         *,
         first: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """Keep a stream until its client leaves, its key is revoked or expires, or this process stops. Raises Overloaded.
+        """Keep a stream, which has a `place`, until its client leaves, its key is revoked or expires, or this process stops.
 
         `first` writes what comes before all notices and tells whether the stream goes on after it. One that comes with a `state` is
         told of what differs from it.
         """
-        self.admit(stream.caller)
-        owner = stream.caller.principal.id
+        if self._closing:
+            return
         if stream.state:
             self._look(stream)
         else:
             stream.state = fingerprints(snapshot, stream.caller, target, stream.kinds)
         self._open.add(stream)
-        self._of_owner[owner] += 1
         self._follow(snapshot, target)
         tasks = [asyncio.create_task(work) for work in (client_gone(receive), stream.closed.wait(), self._tell(stream, first))]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._open.discard(stream)
-            self._of_owner[owner] -= 1
-            if not self._of_owner[owner]:
-                del self._of_owner[owner]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -196,16 +206,14 @@ class Streams:
             server = find_resource(snapshot, caller, target, uri)[0]
         except SwitchyardError:
             return False
-        return not server.facts.paused and not paused(target)
+        return not server.facts.paused and not target.paused
 
     def _follow(self, snapshot: Snapshot, target: Target) -> None:
         for index, server in enumerate(target.servers(snapshot)):
             if index >= FOLLOWED:
                 break
             if not server.facts.paused:
-                task = asyncio.create_task(self._upstreams.follow(server.facts))
-                self._following.add(task)
-                task.add_done_callback(self._following.discard)
+                self._following.start(self._upstreams.follow(server.facts))
 
     async def _watch(self) -> None:
         while True:
@@ -256,11 +264,6 @@ class Streams:
         self.close_all()
         self._unsubscribe()
         self._task.cancel()
-
-
-def current_caller(snapshot: Snapshot, caller: Caller) -> Caller | None:
-    """Return a caller with the rights of now; None when its key is no longer good."""
-    return snapshot.caller_of_key(caller.key.digest) if caller.key is not None else caller
 
 
 def fingerprints(snapshot: Snapshot, caller: Caller, target: Target, kinds: tuple[str, ...]) -> dict[str, int]:

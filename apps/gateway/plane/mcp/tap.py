@@ -58,10 +58,10 @@ class _Heard:
 class Tap:
     """Sees what passes in this process, for the recordings that are on. Belongs to one event loop."""
 
-    def __init__(self, recordings: Iterable[RecordingFacts], facts: Facts) -> None:
+    def __init__(self, recordings: Iterable[RecordingFacts], facts: Facts, on_full: Callable[[], None] | None = None) -> None:
         self._tapped = Tapped(facts)
+        self._tapped.on_full = on_full
         self.flush = self._tapped.flush
-        self._by_server = False
         self._open: OrderedDict[int, tuple[Any, int, _Heard]] = OrderedDict()
         """Address of the params of a request → these, the bytes they came in, and it; until its call begins."""
         self._open_bytes = 0
@@ -74,7 +74,10 @@ class Tap:
     def update(self, recordings: Iterable[RecordingFacts]) -> None:
         """Put other recordings in force; what goes on keeps its count."""
         self._tapped.update(recordings)
-        self._by_server = any(one.kind == "server" for one in self._tapped.recordings.values())
+
+    def _by_server(self) -> bool:
+        """Tell whether a server is recorded, which is known only when a request has become a call."""
+        return any(one.kind == "server" and self._tapped.takes(one.id) for one in self._tapped.recordings.values())
 
     @property
     def seconds_left(self) -> float:
@@ -100,8 +103,8 @@ class Tap:
                     self._receive(visit, one, session, 0)
 
     def _receive(self, visit: "Visit", message: Json, session: str | None, size: int) -> _Heard | None:
-        chosen = self._of_client(visit, session)
-        if not chosen and not self._by_server:
+        chosen = self._tapped.wanting(self._of_client(visit, session))
+        if not chosen and not self._by_server():
             return None
         owner, id, method, params = _owner(visit, session), message.get("id"), message.get("method"), message.get("params")
         kind = ("notification" if "id" not in message else "request") if method is not None else _answered(message)
@@ -153,7 +156,7 @@ class Tap:
         heard: _Heard | None = visit.heard
         if heard is None:
             heard = self._asked.get((owner, _key(id))) if head.method is None else self._told_of(owner, head.method, body)
-        wanted = chosen | (heard.recordings if heard is not None else set())
+        wanted = self._tapped.wanting(chosen | heard.recordings if heard is not None else chosen)
         if not wanted:
             return
         kind = "error" if bytes(head.error) else "result"
@@ -281,6 +284,9 @@ class _ServerSide:
         self, direction: str, kind: str, body: Any, method: Any, *, id: Any = None, size: int = 0, revision: str = ""
     ) -> None:
         """Keep one message."""
+        chosen = self.tapped.wanting(self.chosen)
+        if not chosen:
+            return
         record = message_of(
             "server",
             direction,
@@ -293,7 +299,7 @@ class _ServerSide:
             call_id=self.call_id,
             server=self.server,
         )
-        self.tapped.keep(record, self.chosen)
+        self.tapped.keep(record, chosen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from apps.common.clock import now_us
@@ -29,6 +29,8 @@ class Tapped:
         self._buffered = 0
         self._dropped: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self.on_full: Callable[[], None] | None = None
+        """Is called when all that is on is full, after the last of it was handed on."""
 
     def update(self, recordings: Iterable[RecordingFacts]) -> None:
         """Put other recordings in force; what goes on keeps its count."""
@@ -39,15 +41,41 @@ class Tapped:
                 self._left[one.id], self._bytes_left[one.id] = one.messages_left, one.bytes_left
         self._left = {id: left for id, left in self._left.items() if id in self.recordings}
 
+    def takes(self, id: str) -> bool:
+        """Tell whether a recording is on and not full."""
+        return self._left.get(id, 0) > 0
+
+    @property
+    def full(self) -> bool:
+        """Tell whether nothing more is taken by any of them."""
+        return not any(self.takes(id) for id in self.recordings)
+
+    def wanting(self, chosen: Iterable[str]) -> set[str]:
+        """Return those of some recordings that take a message; it is not looked at for those that are full, which count it."""
+        found = {id for id in chosen if self.takes(id)}
+        for id in chosen:
+            if id not in found and id in self.recordings:
+                self._drop(id)
+        return found
+
+    def _drop(self, id: str) -> None:
+        self._dropped[id] = self._dropped.get(id, 0) + 1
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_in_time)
+
     def keep(self, message: RecordedMessage, chosen: Iterable[str]) -> None:
         """Give a message to recordings; those that have ended take none, those that are full count it."""
         size = len(message.text)
         for id in chosen:
             if id not in self.recordings:
                 continue
-            full = self._left[id] <= 0 or self._bytes_left[id] < size
-            if full or len(self._buffer) >= BUFFERED or self._buffered + size > BUFFERED_BYTES:
-                self._dropped[id] = self._dropped.get(id, 0) + 1
+            if self._bytes_left[id] < size:
+                self._left[id] = 0  # it is full for smaller ones too
+            if self._left[id] <= 0 or len(self._buffer) >= BUFFERED or self._buffered + size > BUFFERED_BYTES:
+                self._drop(id)
             else:
                 self._left[id] -= 1
                 self._bytes_left[id] -= size
@@ -55,8 +83,12 @@ class Tapped:
                     self._buffer.append(message)
                     self._buffered += size
                 message.recordings.append(id)
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+                self._flush_soon()
+
+    def _flush_in_time(self) -> None:
+        self.flush()
+        if self.full and self.on_full is not None:
+            self.on_full()
 
     def flush(self) -> None:
         """Hand on what was recorded."""

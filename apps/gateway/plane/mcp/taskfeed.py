@@ -15,9 +15,9 @@ from apps.gateway.plane.call import Call, Json
 from apps.gateway.plane.jsonrpc import INVALID_PARAMS
 from apps.gateway.plane.mcp.envelope import Envelope
 from apps.gateway.plane.mcp.revisions import META_SUBSCRIPTION, MODERN
-from apps.gateway.plane.mcp.streams import Stream, current_caller
+from apps.gateway.plane.mcp.streams import Stream
 from apps.gateway.plane.mcp.tasks import LISTEN, NEWS, require_declared
-from apps.gateway.plane.views import find_target
+from apps.gateway.plane.views import current_caller, find_target
 from apps.servers.domain import ServerFacts
 from apps.servers.transports.base import LISTEN as SUBSCRIBE
 from apps.servers.transports.base import UpstreamAnswer, UpstreamRequest
@@ -133,7 +133,7 @@ class TaskFeed:
             elif message.get("method") == NEWS:
                 await self._pass_on(source, params)
 
-        upstream = await self._visit.plane.upstreams.get(facts)
+        upstream = await self._visit.plane.upstreams.get(facts, request.user)
         params: Json = {**request.params, "notifications": {"taskIds": list(source.ids)}}
         del params["taskId"]
         listening = source.listening = asyncio.create_task(

@@ -30,6 +30,7 @@ class Visit:
         "client",
         "client_info",
         "heard",
+        "lost",
         "plane",
         "quiet_below",
         "reply",
@@ -58,6 +59,8 @@ class Visit:
         self.session: str | None = None
         self.heard: Any = None
         """What a recording knows it by (see `tap`)."""
+        self.lost = False
+        """Its client has left and cannot come back for the answer."""
         reply.visit = self
         self.quiet_below = 0
         """Place in LOG_LEVELS below which log messages are not forwarded."""
@@ -94,7 +97,10 @@ class Visit:
     async def list(self, id: Any, method: str, params: Any, *, modern: bool) -> None:
         """Answer a list."""
         raw, given, total = self.plane.lists.list(self.snapshot, self.caller, self.target, method, params, modern=modern)
-        self.note("catalogue.listed", action=method, details={"given": given, "total": total})
+        details: Json = {"given": given, "total": total}
+        if not total:
+            details["reason"] = self.plane.lists.why_empty(self.snapshot, self.caller, self.target, method)
+        self.note("catalogue.listed", action=method, details=details)
         await self.reply.finish(200, result_bytes(id, raw))
 
     async def run(self, call: Call, receive: Receive | None, *, leaving_cancels: bool) -> Answer | None:
@@ -126,7 +132,8 @@ class Visit:
     async def forward(self, message: Json) -> None:
         """Give the client a notification that belongs to its call, where it takes a stream."""
         if self.quiet_below and message.get("method") == "notifications/message":
-            level = message.get("params", {}).get("level")
+            params = message.get("params")
+            level = params.get("level") if isinstance(params, dict) else None
             if level in LOG_LEVELS and LOG_LEVELS.index(level) < self.quiet_below:
                 return
         await self.reply.event(dumps(message))

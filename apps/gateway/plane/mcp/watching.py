@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from apps.common.background import Background
 from apps.common.errors import Overloaded
 from apps.gateway.plane.bus import Bus
 from apps.gateway.plane.jsonrpc import METHOD_NOT_FOUND
@@ -31,13 +32,15 @@ RELEASE_SECONDS = 600.0
 class SessionWatches:
     """What one session watches (a `Watcher`)."""
 
-    __slots__ = ("expires", "missed", "owner", "released", "stream", "timer", "uris")
+    __slots__ = ("coming", "expires", "missed", "owner", "released", "stream", "timer", "uris")
 
     def __init__(self, session: Session) -> None:
         self.expires = session.expires
         self.owner = session.principal
         self.uris: dict[str, tuple[str, UpstreamRequest]] = {}
         """URI → server, and how it was asked."""
+        self.coming: Counter[str] = Counter()
+        """Subscriptions that are being made."""
         self.stream: Stream | None = None
         self.missed: dict[str, None] = {}
         """Updates that came while no stream was open, at most one for each resource watched."""
@@ -65,15 +68,21 @@ class LegacyWatches:
         self._of_owner: Counter[str] = Counter()
         self._streams: dict[str, tuple[Session, Stream]] = {}
         """The open stream of each session that has one."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     async def subscribe(self, session: Session, facts: ServerFacts, request: UpstreamRequest) -> UpstreamAnswer:
         """Watch a resource for a session. Raises Overloaded when it has too many, and the UpstreamError family."""
         mine = self._sessions.get(session.sid) or self._begin(session)
         uri = str(request.params["uri"])
-        if len(mine.uris) >= EACH and uri not in mine.uris:
+        if len({*mine.uris, *mine.coming, uri}) > EACH:
             raise Overloaded(f"This session watches {EACH} resources, the most one may. Unsubscribe from some.", rule="watched")
-        answer = await self._watches.add(facts, request, mine)
+        mine.coming[uri] += 1
+        try:
+            answer = await self._watches.add(facts, request, mine)
+        finally:
+            mine.coming[uri] -= 1
+            if not mine.coming[uri]:
+                del mine.coming[uri]
         if answer.error is not None:
             return answer
         if self._sessions.get(session.sid) is mine:
@@ -128,6 +137,10 @@ class LegacyWatches:
                 del self._of_owner[mine.owner]
             self._release(mine)
 
+    def living(self) -> dict[str, int]:
+        """Return the sessions that watch something here, with the time when they expire."""
+        return {sid: mine.expires for sid, mine in self._sessions.items() if mine.uris}
+
     def learn(self, sid: str, uri: str, server_id: str, caller: str) -> None:
         """Another process has subscribed a session, or unsubscribed it (no server); of interest where its stream is."""
         if not server_id:
@@ -148,9 +161,7 @@ class LegacyWatches:
         async def load() -> None:
             self._adopt(session, await shared.subscriptions(session.sid))
 
-        task = asyncio.get_running_loop().create_task(load())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.start(load())
 
     def _adopt(self, session: Session, uris: dict[str, tuple[str, str]]) -> None:
         """Watch what a session has subscribed to elsewhere."""

@@ -1,0 +1,5 @@
+"""Pages of the gateway's own objects."""
+
+from apps.gateway.admin import limit
+
+__all__ = ("limit",)
