@@ -72,10 +72,10 @@ async def agree(channel: Channel, send: Send, capabilities: Json, *, legacy_firs
                 return agreed
         return _finish(answer, send)
     finally:
-        for task in (asked, offered):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        tasks = [task for task in (asked, offered) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _discover(channel: Channel, send: Send) -> UpstreamAnswer:
