@@ -49,6 +49,8 @@ def test_of_200_parallel_calls_the_amount_passes(shared_product, key, era):
     mine = [row for row in rows if row["details"].get("rule") == f"limit:{id}"]
     assert len(mine) == len(refused)
     assert made(rest(shared_product, "GET", f"limits/{id}/"))["in_use"] == 11
+    listed = made(rest(shared_product, "GET", f"limits/?api_key={key['id']}"))["results"]
+    assert [row["in_use"] for row in listed] == [11]
 
 
 def test_calls_at_once(shared_product, key):

@@ -17,8 +17,8 @@ from apps.gateway.plane.limits import (
     MemoryLimiter,
     Standing,
     Taken,
-    calendar_window,
     refusal,
+    window_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -220,17 +220,9 @@ def _words(one: Applied, reserve: int, today: float) -> tuple[str, list[str]]:
         return f"{_NAME}{one.counter}", ["at-once", str(limit.amount), str(LEASE_SECONDS), "0", "0"]
     if limit.measure == CALLS and limit.window in BUCKETS:
         return f"{_NAME}{one.counter}", ["bucket", str(limit.amount), str(BUCKETS[limit.window]), "0", "0"]
-    begin, end = _window(one, today)
+    begin, end = window_of(one.limit, today)
     more = reserve if limit.measure == SPEND else 1
     return f"{_NAME}{one.counter}:{begin}", ["window", str(limit.amount), "0", str(more), str(end)]
-
-
-def _window(one: Applied, today: float) -> tuple[int, int]:
-    if one.limit.window in BUCKETS:
-        length = BUCKETS[one.limit.window]
-        begin = int(today) // length * length
-        return begin, begin + length
-    return calendar_window(one.limit.window, today)
 
 
 def _standing(one: Applied, left: float, today: float) -> Standing:
@@ -240,4 +232,4 @@ def _standing(one: Applied, left: float, today: float) -> Standing:
     if limit.measure == CALLS and limit.window in BUCKETS:
         per_call = BUCKETS[limit.window] / max(1, limit.amount)
         return Standing(limit, int(left + 1e-9), per_call * (1 - left % 1) if left < limit.amount else 0)
-    return Standing(limit, int(left), _window(one, today)[1] - today)
+    return Standing(limit, int(left), window_of(one.limit, today)[1] - today)

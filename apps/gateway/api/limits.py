@@ -1,5 +1,7 @@
 """Limits in the API."""
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
@@ -39,7 +41,13 @@ class LimitOut(serializers.ModelSerializer[Limit]):
 
     def get_in_use(self, row: Limit) -> int | None:
         """Return what is taken."""
-        return services.in_use([row]).get(str(row.pk))
+        return self._uses.get(str(row.pk))
+
+    @cached_property
+    def _uses(self) -> Mapping[str, int]:
+        """What is taken of all that is shown, asked once; of a list its child is asked for each row."""
+        shown: Any = self.parent.instance if self.parent is not None else [self.instance]
+        return services.in_use(list(shown))
 
 
 class LimitIn(InputSerializer):

@@ -175,6 +175,15 @@ def calendar_window(window: str, now: float) -> tuple[int, int]:
     return begin, begin + 86_400 * monthrange(first.year, first.month)[1]
 
 
+def window_of(limit: LimitFacts, today: float) -> tuple[int, int]:
+    """Return begin and end of the window in which a limit counts now; shorter ones than a day are counted from the epoch."""
+    length = BUCKETS.get(limit.window)
+    if length is None:
+        return calendar_window(limit.window, today)
+    begin = int(today) // length * length
+    return begin, begin + length
+
+
 class MemoryLimiter:
     """Counters of one process. Exact: a call takes from all its limits in one step of the event loop."""
 
@@ -257,15 +266,7 @@ class MemoryLimiter:
 
     def _used(self, one: Applied, today: float) -> int:
         begin, used = self._windows.get(one.counter, (0, 0))
-        return used if begin == self._window_of(one.limit, today)[0] else 0
-
-    @staticmethod
-    def _window_of(limit: LimitFacts, today: float) -> tuple[int, int]:
-        if limit.window in BUCKETS:  # of what is spent: its windows are counted from the epoch
-            length = BUCKETS[limit.window]
-            begin = int(today) // length * length
-            return begin, begin + length
-        return calendar_window(limit.window, today)
+        return used if begin == window_of(one.limit, today)[0] else 0
 
     def _wait(self, one: Applied, now: float, today: float, reserve: int) -> float:
         """Return the seconds until a call could be taken; 0 = now."""
@@ -275,13 +276,13 @@ class MemoryLimiter:
         if limit.measure == SPEND:
             used = self._used(one, today)
             full = used >= limit.amount or used + reserve > limit.amount
-            return self._window_of(limit, today)[1] - today if full else 0.0
+            return window_of(limit, today)[1] - today if full else 0.0
         if limit.window in BUCKETS:
             level = self._level(one, now)
             if limit.amount == 0:
                 return float(BUCKETS[limit.window])
             return 0.0 if level >= 1 - 1e-9 else (1 - level) * BUCKETS[limit.window] / limit.amount
-        return self._window_of(limit, today)[1] - today if self._used(one, today) >= limit.amount else 0.0
+        return window_of(limit, today)[1] - today if self._used(one, today) >= limit.amount else 0.0
 
     def _take(self, one: Applied, now: float, today: float, reserve: int) -> Standing:
         limit = one.limit
@@ -290,17 +291,17 @@ class MemoryLimiter:
             return Standing(limit, limit.amount - running, 0)
         if limit.measure == SPEND:
             self._add(one, reserve, today)
-            return Standing(limit, limit.amount - self._used(one, today), self._window_of(limit, today)[1] - today)
+            return Standing(limit, limit.amount - self._used(one, today), window_of(limit, today)[1] - today)
         if limit.window in BUCKETS:
             level = max(0.0, self._level(one, now) - 1)
             per_call = BUCKETS[limit.window] / limit.amount
             self._buckets[one.counter] = level, now, now + (limit.amount - level) * per_call
             return Standing(limit, int(level + 1e-9), per_call * (1 - level % 1) if level < limit.amount else 0)
         self._add(one, 1, today)
-        return Standing(limit, limit.amount - self._used(one, today), self._window_of(limit, today)[1] - today)
+        return Standing(limit, limit.amount - self._used(one, today), window_of(limit, today)[1] - today)
 
     def _add(self, one: Applied, amount: int, today: float) -> None:
-        begin = self._window_of(one.limit, today)[0]
+        begin = window_of(one.limit, today)[0]
         self._windows[one.counter] = begin, max(0, self._used(one, today) + amount)
         if one.limit.window in CALENDAR:
             self._changed.add(one.counter)
